@@ -1,0 +1,98 @@
+# `make demo` and `make test` need python3 (with venv) and nothing else.
+# With another interpreter: make test PYTHON=python3.13 VENV=/some/where
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -qq
+TYPED = pdpyras.py pdpyras_sandbox.py api_toolkit $(wildcard scripts examples)
+
+# Run a tool, or say that this Python is too old to have it.
+with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
+	else echo '$@: skipped, $(1) needs a newer Python'; fi
+
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+.PHONY: help demo test lint typecheck docs dist faults fuzz soak \
+	bench differential testpublish publish clean
+
+help:
+	@echo 'make demo         a day of work against the sandbox'
+	@echo 'make test         style, types, documentation, and the test suite'
+	@echo 'make lint         style alone'
+	@echo 'make typecheck    types alone'
+	@echo 'make docs         build the documentation into docs/'
+	@echo 'make faults       what comes of every fault of a connection'
+	@echo 'make fuzz         100 000 answers that no server should give'
+	@echo 'make soak         memory over 200 000 requests'
+	@echo 'make bench        speed against bare requests, and its targets'
+	@echo 'make differential reading ahead, on 2 000 random collections'
+	@echo 'make dist         build what is to be published, and check it'
+	@echo 'make testpublish  make dist, then upload it for a trial'
+	@echo 'make publish      make dist, then upload it'
+	@echo 'make clean        remove what the others made, docs/ aside'
+
+demo: $(VENV)/installed
+	@$(BIN)/python examples/tour.py
+
+# The suite comes last: its closing line is what one wants to see. It builds
+# the documentation, too, and runs its samples.
+test: lint typecheck
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+lint: $(VENV)/tools
+	@$(call with,ruff,ruff check . && $(BIN)/ruff format --check .)
+
+typecheck: $(VENV)/tools
+	@$(call with,mypy,mypy --cache-dir $(VENV)/mypy $(TYPED))
+
+# What takes minutes, and is worth them before a release.
+faults: $(VENV)/tools
+	$(BIN)/python scripts/faults.py
+
+fuzz: $(VENV)/tools
+	$(BIN)/python scripts/fuzz.py
+
+soak: $(VENV)/tools
+	$(BIN)/python scripts/soak.py
+
+bench: $(VENV)/installed
+	@$(BIN)/python benchmarks/bench.py --check $(BENCH)
+
+differential: $(VENV)/tools
+	PREFETCH_CASES=2000 $(BIN)/python -m pytest -q test_prefetch.py
+
+docs: $(VENV)/tools
+	rm -rf docs
+	$(BIN)/sphinx-build -n -W -E -q -d $(VENV)/doctrees -b html \
+	  sphinx/source docs
+
+dist: $(VENV)/tools
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+testpublish: dist
+	$(BIN)/twine upload --repository testpypi dist/*
+
+publish: dist
+	$(BIN)/twine upload --repository pypi dist/*
+
+clean:
+	rm -rf $(VENV) build dist pdpyras.egg-info .coverage .coverage.* \
+	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Made anew whenever what it was made from has changed.
+$(VENV)/installed: setup.py pyproject.toml requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install "pip==21.3.1; python_version < '3.7'"
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/tools: $(VENV)/installed requirements-test.txt \
+		requirements-lint.txt requirements-docs.txt \
+		requirements-publish.txt
+	$(PIP) install -r requirements-test.txt -r requirements-lint.txt \
+	  -r requirements-publish.txt
+	@touch $@

@@ -1,0 +1,108 @@
+"""The distribution: two modules, one package, and the modules' types."""
+
+import os
+import re
+from typing import Dict, List
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MODULES = ["pdpyras", "pdpyras_sandbox"]
+
+
+def read(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    with open(os.path.join(HERE, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def version() -> str:
+    """The version, which is written down in pdpyras.py and only there.
+
+    It is read, not imported: at this moment requests may not be installed.
+    """
+    found = re.search(
+        r"^__version__(?:: str)? = [\"']([^\"']+)", read("pdpyras.py"), re.M
+    )
+    if not found:
+        raise RuntimeError("pdpyras.py: no line of the form __version__ = '…'")
+    return found.group(1)
+
+
+def requirements() -> List[str]:
+    """What requirements.txt lists, comments aside."""
+    listed = read("requirements.txt").splitlines()
+    lines = (line.split("#")[0] for line in listed)
+    return [line.strip() for line in lines if line.strip()]
+
+
+class BuildWithStubs(build_py):
+    """Adds a stubs package for each module, made from its own source.
+
+    Type checkers look for ``py.typed`` in packages only, so that the types of
+    a single module would go unseen once it is installed. A package named
+    ``MODULE-stubs`` is seen.
+    """
+
+    def run(self) -> None:
+        """Build as usual, then write the stubs beside the modules."""
+        super().run()
+        if not getattr(self, "editable_mode", False):
+            for stub, source in self.stubs().items():
+                self.mkpath(os.path.dirname(stub))
+                self.copy_file(source, stub, preserve_mode=False)
+
+    def get_outputs(self, include_bytecode: bool = True) -> List[str]:
+        """All files written; what is not named here would stay behind."""
+        outputs: List[str] = list(super().get_outputs(include_bytecode))
+        if not getattr(self, "editable_mode", False):
+            outputs.extend(self.stubs())
+        return outputs
+
+    def stubs(self) -> Dict[str, str]:
+        """The path of each stub file, and the source that it is a copy of."""
+        return {
+            os.path.join(
+                self.build_lib, module + "-stubs", "__init__.pyi"
+            ): module + ".py"
+            for module in MODULES
+        }
+
+
+setup(
+    name="pdpyras",
+    version=version(),
+    description="A client for PagerDuty's REST and Events APIs on requests",
+    long_description=read("README.rst"),
+    long_description_content_type="text/x-rst",
+    author="the pdpyras contributors",
+    license="MIT",
+    keywords="pagerduty api client incidents on-call events",
+    py_modules=MODULES,
+    packages=["api_toolkit"],
+    package_data={"api_toolkit": ["py.typed"]},
+    python_requires=">=3.6",
+    install_requires=requirements(),
+    cmdclass={"build_py": BuildWithStubs},
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.6",
+        "Programming Language :: Python :: 3.7",
+        "Programming Language :: Python :: 3.8",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP",
+        "Topic :: System :: Monitoring",
+        "Typing :: Typed",
+    ],
+)
