@@ -1,0 +1,153 @@
+"""A Sphinx directive that shows the endpoint table of :mod:`pdpyras`.
+
+``.. endpoint-table::`` becomes a section for each family of endpoints, with
+a table of its operations. All of it is read from the module while the
+documentation is built, so the page cannot fall behind the code.
+"""
+
+from itertools import groupby
+from typing import Any, Dict, List, NamedTuple
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+import pdpyras
+
+HEADINGS = ("Method", "Path", "Request", "Response", "Pages", "Also")
+WIDTHS = (10, 32, 19, 19, 10, 10)  # percent
+NOT_WRAPPED = "—"
+
+
+class Row(NamedTuple):
+    """One operation, as the page shows it."""
+
+    method: str
+    path: str
+    request: str
+    response: str
+    pages: str
+    also: str
+
+
+def rows() -> List[Row]:
+    """All operations of the module's table, in its order."""
+    return [
+        _row(endpoint, operation)
+        for endpoint, operation in pdpyras._OPERATIONS.items()
+    ]
+
+
+def _row(endpoint: str, operation: Any) -> Row:
+    method, path = endpoint.split(" ", 1)
+    request, response = pdpyras.entity_wrappers(method, path)
+    is_stated = endpoint in pdpyras.ENTITY_WRAPPER_CONFIG
+    if method == "DELETE" and not is_stated:
+        # What is inferred for it is of no use: there are no bodies.
+        return Row(method, path, "", "", "", _also(operation))
+    return Row(
+        method,
+        path,
+        "" if method == "GET" else request or NOT_WRAPPED,
+        response or NOT_WRAPPED,
+        _pages(operation),
+        _also(operation),
+    )
+
+
+def _pages(operation: Any) -> str:
+    style: str = operation.pagination
+    if not style:
+        return ""
+    return f"{style} {operation.max_limit}"
+
+
+def _also(operation: Any) -> str:
+    notes = []
+    if operation.from_required:
+        notes.append("From")
+    if operation.early_access:
+        notes.append(f"early access: {operation.early_access}")
+    for name in sorted(operation.plain_params):
+        notes.append(f"{name} without []")
+    return "; ".join(notes)
+
+
+def family(row: Row) -> str:
+    """The first node of the path, under which a row is filed."""
+    return row.path.split("/")[1]
+
+
+def _section(name: str, members: List[Row]) -> nodes.section:
+    anchor = "endpoints-" + nodes.make_id(name)
+    section = nodes.section(ids=[anchor], names=[anchor])
+    section += nodes.title("", "", nodes.literal("", "/" + name))
+    section += _table(members)
+    return section
+
+
+def _table(members: List[Row]) -> nodes.table:
+    table = nodes.table(classes=["endpoints", "colwidths-given"])
+    group = nodes.tgroup(cols=len(HEADINGS))
+    table += group
+    for width in WIDTHS:
+        group += nodes.colspec(colwidth=width)
+    head, body = nodes.thead(), nodes.tbody()
+    group += head
+    group += body
+    head += _table_row([nodes.Text(heading) for heading in HEADINGS])
+    for member in members:
+        body += _table_row([_cell(i, text) for i, text in enumerate(member)])
+    return table
+
+
+def _cell(column: int, text: str) -> nodes.Node:
+    is_code = column < 4 and text not in ("", NOT_WRAPPED)
+    return nodes.literal(text, text) if is_code else nodes.Text(text)
+
+
+def _table_row(cells: List[nodes.Node]) -> nodes.row:
+    row = nodes.row()
+    for cell in cells:
+        entry = nodes.entry()
+        entry += nodes.paragraph("", "", cell)
+        row += entry
+    return row
+
+
+class EndpointTable(Directive):
+    """``.. endpoint-table::``"""
+
+    def run(self) -> List[nodes.Node]:
+        """A section for each family of endpoints."""
+        return [
+            _section(name, list(members))
+            for name, members in groupby(sorted(rows(), key=family), family)
+        ]
+
+
+def find_inherited(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """Resolve a reference to an attribute that a class has inherited."""
+    owner = getattr(pdpyras, str(node.get("py:class")), None)
+    if node.get("refdomain") != "py" or not isinstance(owner, type):
+        return None
+    domain = env.get_domain("py")
+    for base in owner.__mro__[1:]:
+        target = f"{base.__module__}.{base.__name__}.{node['reftarget']}"
+        if target in domain.objects:
+            return domain.resolve_xref(
+                env,
+                node["refdoc"],
+                app.builder,
+                node["reftype"],
+                target,
+                node,
+                content,
+            )
+    return None
+
+
+def setup(app: Any) -> Dict[str, Any]:
+    """Make the directive known to Sphinx."""
+    app.add_directive("endpoint-table", EndpointTable)
+    app.connect("missing-reference", find_inherited)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
