@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 
@@ -138,12 +138,16 @@ class Environment:
         self.site = run(self.python, "-c", print_path, cwd=directory).strip()
         with open(os.path.join(self.site, "borrowed.pth"), "w") as file:
             file.write(sysconfig.get_path("purelib"))
+        self.bare = self.files()
 
     def run(self, *arguments: str) -> str:
         """The output of this environment's Python."""
         return run(self.python, *arguments, cwd=self.work)
 
     def install(self, wheel: str) -> None:
+        """Install the wheel, unless it already is."""
+        if self.files() != self.bare:
+            return
         # Whether or not a copy is installed where packages are borrowed.
         self.run(
             "-m", "pip", "install", "--no-index", "--no-deps",
@@ -169,11 +173,10 @@ def environment(work: str) -> Environment:
 
 
 @pytest.fixture
-def installed(environment: Environment, wheel: str) -> Iterator[Environment]:
-    """The environment, in which the wheel is installed for one test."""
+def installed(environment: Environment, wheel: str) -> Environment:
+    """The environment, in which the wheel is installed."""
     environment.install(wheel)
-    yield environment
-    environment.uninstall()
+    return environment
 
 
 def metadata(wheel: str) -> Dict[str, List[str]]:
@@ -238,17 +241,13 @@ def test_an_installed_copy_imports(installed: Environment) -> None:
     assert where.strip() == os.path.join(installed.site, "pdpyras.py")
 
 
-def test_uninstalling_leaves_nothing(
-    environment: Environment, wheel: str
-) -> None:
-    before = environment.files()
-    environment.install(wheel)
-    added = environment.files() - before
+def test_uninstalling_leaves_nothing(installed: Environment) -> None:
+    added = installed.files() - installed.bare
     assert any(path.endswith("__init__.pyi") for path in added)
-    environment.run("-c", "import pdpyras, pdpyras_sandbox, api_toolkit")
-    environment.uninstall()
-    assert environment.files() == before
-    left = [name for name in os.listdir(environment.site) if "pdpyras" in name]
+    installed.run("-c", "import pdpyras, pdpyras_sandbox, api_toolkit")
+    installed.uninstall()
+    assert installed.files() == installed.bare
+    left = [name for name in os.listdir(installed.site) if "pdpyras" in name]
     assert left == []
 
 
