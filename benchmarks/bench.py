@@ -135,7 +135,10 @@ class Bench:
         self, options: argparse.Namespace, url: str, report: Report
     ) -> None:
         self.rounds = 1 if options.quick else options.rounds
-        self.times = 20 if options.quick else 200
+        # Many short rounds: the machine's pace changes within seconds, and a
+        # ratio is to be taken while it is the same for both.
+        self.times = 20 if options.quick else 40
+        self.turns = 1 if options.quick else 6 * options.rounds
         self.most_records = options.records
         self.url = url
         self.report = report
@@ -169,12 +172,18 @@ class Bench:
         return [n for n, w in self.workers.items() if w.kind == "pagerduty"]
 
     def by_turns(
-        self, job: str, names: Iterable[str], what: str, **options: Any
+        self,
+        job: str,
+        names: Iterable[str],
+        what: str,
+        rounds: int = 0,
+        **options: Any,
     ) -> Dict[str, Figures]:
         """A job in all rounds: for each client what was measured."""
         names = list(names)
         figures: Dict[str, Figures] = {name: [] for name in names}
-        for number in range(-1, self.rounds):
+        rounds = rounds or self.rounds
+        for number in range(-1, rounds):
             for name in names:
                 value = self.workers[name].do(job, **options)[what]
                 if number >= 0:  # The first round is for warming up.
@@ -204,9 +213,11 @@ class Bench:
         self, name: str, most: float, job: str, **options: Any
     ) -> None:
         """A row: bare requests in microseconds, the others in ratios."""
+        rounds = self.rounds
         if job != "iterate":
             options["times"] = self.times if job == "call" else self.times // 3
-        figures = self.by_turns(job, self.workers, "cpu", **options)
+            rounds = self.turns
+        figures = self.by_turns(job, self.workers, "cpu", rounds, **options)
         bare = figures[BARE]
         cells = [spread(v * MICRO for v in bare).text(" us", 1)]
         self.report.note(f"{name}, {BARE}", spread(v * MICRO for v in bare))
@@ -232,7 +243,7 @@ class Bench:
     def floor(self) -> None:
         bare = self.workers[BARE]
         shares = []
-        for _ in range(self.rounds):
+        for _ in range(self.turns):
             low = bare.do("call", method="floor", times=self.times)["cpu"]
             shares.append(
                 low / bare.do("call", method="get", times=self.times)["cpu"]
