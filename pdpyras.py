@@ -1131,7 +1131,7 @@ class _PathIndex:
                 break
         # Nearly always they lead there, and nothing has to be taken back.
         if level is not None and level[2] is not None:
-            return cast(str, level[2])
+            return level[2]  # type: ignore[no-any-return]
         return _search(self._root, nodes, 0)
 
     def _plant_all(self, first: str) -> None:
@@ -2794,6 +2794,20 @@ class _Adapter(HTTPAdapter):
             self._recent = (place, verify, cert, weakref.ref(pool))
         return pool
 
+    def build_response(
+        self, req: requests.PreparedRequest, resp: Any
+    ) -> Response:
+        """Make a response, and look for cookies only if there are some."""
+        if type(resp) is not HTTPResponse or "Set-Cookie" in resp.headers:
+            return super().build_response(req, resp)
+        # Where there is no original response, requests does not look. The
+        # search takes longer than all the rest here.
+        original, resp._original_response = resp._original_response, None
+        try:
+            return super().build_response(req, resp)
+        finally:
+            resp._original_response = original
+
     def request_url(
         self, request: requests.PreparedRequest, proxies: Any
     ) -> Any:
@@ -2856,6 +2870,27 @@ def _pairs_of(headers: Any) -> Tuple[Tuple[str, Any], ...]:
     if type(headers) is CaseInsensitiveDict:
         return tuple(headers._store.values())  # type: ignore[attr-defined]
     return tuple(headers.items())
+
+
+def _prepared_headers(common: Any, headers: Any) -> Any:
+    prepared = requests.PreparedRequest()
+    merged = _merge_headers(common, headers)
+    prepared.prepare_headers(
+        {k: v for k, v in merged.items() if v is not None}
+    )
+    return prepared.headers
+
+
+def _merge_public(
+    own: Mapping[str, Any],
+    pairs: Sequence[Tuple[str, Any]],
+    secrets: Collection[str],
+) -> Dict[str, Any]:
+    """Headers of the client, and those of the session without its secrets.
+
+    A secret is what ``auth_header`` was when the key was set.
+    """
+    return _merge_headers(own, {k: v for k, v in pairs if k not in secrets})
 
 
 def _key_of(headers: Any) -> Tuple[Any, Tuple[str, ...]]:
@@ -3193,16 +3228,12 @@ class PDSession(requests.Session):
         :param method: HTTP method in capitals
         :param user_headers: the headers given with the call
         """
-        own = self._own_headers(method)
-        pairs, secrets = _key_of(self.headers)
-
-        def merged() -> Dict[str, Any]:
-            # A secret is what auth_header was when the key was set.
-            common = {k: v for k, v in pairs if k not in secrets}
-            return _merge_headers(own, common)
-
-        key = ("merged", tuple(own.items()), pairs, secrets)
-        return _merge_headers(self._memory.headers(key, merged), user_headers)
+        own, common = self._own_headers(method), _key_of(self.headers)
+        merged = self._memory.headers(
+            ("merged", tuple(own.items()), common),
+            partial(_merge_public, own, *common),
+        )
+        return _merge_headers(merged, user_headers)
 
     def _own_headers(self, method: str) -> Dict[str, Any]:
         """Headers that this client adds to a request by itself."""
@@ -3451,18 +3482,12 @@ class PDSession(requests.Session):
 
     def _checked_headers(self, headers: Any) -> Any:
         """The headers in requests' own form, checked once for each set."""
-
-        def checked() -> Any:
-            prepared = requests.PreparedRequest()
-            merged = _merge_headers(self.headers, headers)
-            prepared.prepare_headers(
-                {k: v for k, v in merged.items() if v is not None}
-            )
-            return prepared.headers
-
-        key = ("prepared", _key_of(headers), _key_of(self.headers))
-        copied: Any = CaseInsensitiveDict()
-        copied._store = self._memory.headers(key, checked)._store.copy()
+        checked = self._memory.headers(
+            ("prepared", _key_of(headers), _key_of(self.headers)),
+            partial(_prepared_headers, self.headers, headers),
+        )
+        copied: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+        copied._store = checked._store.copy()
         return copied
 
     def merge_environment_settings(
@@ -3517,10 +3542,14 @@ class PDSession(requests.Session):
             ) from error
         return target
 
-    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
+    def resolve_redirects(
+        self, resp: Response, *args: Any, **kwargs: Any
+    ) -> Any:
         """Follow redirects; that one of them broke off is a plain error."""
+        if not resp.is_redirect:
+            return
         try:
-            yield from super().resolve_redirects(*args, **kwargs)
+            yield from super().resolve_redirects(resp, *args, **kwargs)
         except RequestException:
             raise
         except (ValueError, RuntimeError) as error:

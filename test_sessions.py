@@ -1511,6 +1511,20 @@ def test_a_request_made_by_hand_has_it_for_the_api_only(
         assert other.requests[-1].headers.get("Authorization") is None
 
 
+def test_a_secret_is_not_taken_for_the_same_text_of_the_caller(
+    server, session
+):
+    """What is remembered of headers must not confuse the two."""
+    with wire.Server() as other:
+        by_hand = requests.Request("GET", f"{other.url}/x")
+        session.headers["Authorization"] = f"Token token={KEY}"
+        session.send(session.prepare_request(by_hand))
+        assert other.requests[-1].headers["Authorization"]  # As was asked.
+        session.api_key = KEY
+        session.send(session.prepare_request(by_hand))
+        assert other.requests[-1].headers.get("Authorization") is None
+
+
 def test_a_credential_made_anew_for_each_request_is_sent(server):
     class Mine(pdpyras.APISession):
         count = 0

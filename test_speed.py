@@ -878,6 +878,34 @@ def test_sixteen_threads(plain, server):
     assert server.connections <= 17
 
 
+def test_threads_that_look_up_a_path_first(monkeypatch):
+    """The index grows when a path is needed; none may find it half grown."""
+    paths = [f"/things/{{id}}/p{number}" for number in range(300)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    found = []
+    try:
+        for _ in range(20):
+            monkeypatch.setattr(pdpyras, "CANONICAL_PATHS", list(paths))
+            barrier = threading.Barrier(8)
+
+            def look_up(path, barrier=barrier):
+                barrier.wait()
+                found.append(pdpyras._find_path(path[1:].split("/")) == path)
+
+            threads = [
+                threading.Thread(target=look_up, args=(paths[-1 - number],))
+                for number in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [True] * 160
+
+
 def test_threads_while_the_environment_changes(
     plain, server, proxy, monkeypatch
 ):
