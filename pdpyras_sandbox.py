@@ -726,6 +726,7 @@ class Sandbox:
         self._faults: List[Tuple[Any, Optional[str]]] = []
         self._requests: Any = collections.deque(maxlen=REQUESTS_KEPT)
         self._stopping = threading.Event()
+        self._server: Optional[_Server] = None
         # Of each key: when its minute began, its requests since then.
         self._minutes: Dict[str, Tuple[float, int]] = {}
 
@@ -734,6 +735,7 @@ class Sandbox:
 
         :raises OSError: the port is taken
         """
+        self._stopping.clear()
         self._server = _Server(self.port, self._respond)
         self.port = self._server.server_address[1]
         self._store.url = self.url
@@ -741,9 +743,10 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """End all connections and threads."""
+        """End all connections and threads, if there are any."""
         self._stopping.set()
-        self._server.stop()
+        if self._server is not None:
+            self._server.stop()
 
     __enter__ = start
 

@@ -117,6 +117,19 @@ def test_a_port_can_be_chosen_unless_it_is_taken(box):
         assert again.url == f"http://127.0.0.1:{port}"
 
 
+def test_stopping_what_never_started_does_nothing():
+    Sandbox().stop()
+
+
+def test_a_sandbox_started_again_is_as_slow_as_before():
+    box = Sandbox(latency=0.1).start()
+    box.stop()
+    with box, Client(box.url) as client:
+        began = time.monotonic()
+        client.get("/users")
+        assert time.monotonic() - began >= 0.1
+
+
 def test_stopping_interrupts_the_latency():
     box = Sandbox(latency=60).start()
     with socket.create_connection(("127.0.0.1", box.port)) as sock:
