@@ -740,6 +740,7 @@ class Sandbox:
         self.port = self._server.server_address[1]
         self._store.url = self.url
         self.add("users", self._users)
+        self._users = 0  # They are still there if it is started again.
         return self
 
     def stop(self) -> None:
@@ -784,7 +785,7 @@ class Sandbox:
         :param count: how many
         :param properties: JSON values that each of them is to have
         :returns: copies of the records
-        :raises URLError: the API has no such collection
+        :raises URLError: the API has no such path
         """
         path, added = "/" + collection.strip("/"), []
         pdpyras.canonical_path(self.url, path)
