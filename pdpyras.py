@@ -234,9 +234,10 @@ class PDHTTPError(PDClientError):
     errors: List[str]
 
     def __init__(self, message: str, response: Any) -> None:
-        super().__init__(message, response)
+        super().__init__(_redacted(message, response), response)
         self.status_code = cast(int, getattr(response, "status_code", None))
-        self.request_id = _header(response, "x-request-id")
+        request_id = _header(response, "x-request-id")
+        self.request_id = request_id and _redacted(request_id, response)
         self.code, errors = _error_details(response)
         self.errors = [_redacted(text, response) for text in errors]
 
@@ -301,10 +302,15 @@ class _ReceivedResponse(Response):
             # of an answer that was to be read by the caller.
             self._content, self._content_consumed = b"", True
         state: Dict[str, Any] = super().__getstate__()  # type: ignore
-        state["history"] = [_received(past) for past in state["history"]]
+        # Those on the way have a history each, of which this is the longest.
+        state["history"] = [_received(past, []) for past in state["history"]]
         request = state["request"]
         if isinstance(request, requests.PreparedRequest):
             state["request"] = _without_secrets(request)
+            headers = state["headers"].items()
+            state["headers"] = CaseInsensitiveDict(
+                {name: _redacted(value, self) for name, value in headers}
+            )
             for secret in _secrets(request):
                 content = state["_content"] or b""
                 state["_content"] = content.replace(
@@ -321,14 +327,19 @@ def _one_paragraph(text: str) -> str:
     return " ".join(printable.split())
 
 
-def _received(response: Any) -> Any:
-    """The same response, but true; anything else as it is."""
+def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
+    """The same response, but true; anything else as it is.
+
+    With a history of its own it is a copy.
+    """
     if not isinstance(response, Response):
         return response
-    if isinstance(response, _ReceivedResponse):
+    if isinstance(response, _ReceivedResponse) and history is None:
         return response
     received = _ReceivedResponse()
     received.__dict__ = response.__dict__
+    if history is not None:
+        received.__dict__ = dict(response.__dict__, history=history)
     return received
 
 
@@ -992,7 +1003,9 @@ def endpoint_matches(pattern: str, method: str, path: str) -> bool:
 
 _FULL_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)")
 _DOT_SEGMENT = r"/(\.|%2e){1,2}(?=/|$)"  # Compiled once it is needed.
-_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d*))?")
+_HOST_AND_PORT = re.compile(
+    r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
+)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _Origin = Tuple[str, str, str]
@@ -1059,12 +1072,30 @@ def normalize_url(base_url: str, url: str) -> str:
     scheme, authority, rest = match.groups()
     origin = _origin(scheme, authority)
     if origin == base_origin:
-        inner = rest[len(base_path) :]
-        if rest.startswith(base_path) and inner[:1] in "/?#":
-            return base + inner
+        if _is_below(rest, base_path):
+            return base + rest[len(base_path) :]
     elif origin is not None and _is_other_region(origin, base_origin):
         return base + rest
     raise URLError(f"The URL {url!r} is outside the API at {base}.")
+
+
+def _is_inside(base_url: str, full_url: str) -> bool:
+    """Does a URL lead to the base URL itself, and not to another region?"""
+    try:
+        _, base_origin, base_path = _base(base_url)
+    except URLError:
+        return False
+    match = _FULL_URL.fullmatch(full_url)
+    return (
+        match is not None
+        and _origin(match.group(1), match.group(2)) == base_origin
+        and _is_below(match.group(3), base_path)
+    )
+
+
+def _is_below(path: str, base_path: str) -> bool:
+    following = path[len(base_path) :][:1]
+    return path.startswith(base_path) and following in ("", *"/?#")
 
 
 def _leads_up(url: str) -> bool:
@@ -1336,7 +1367,7 @@ def _content(response: Any, body: Any, wrapper: str) -> Any:
     raise PDServerError(
         f"{_request_line(response)}: expected an object with the property "
         f"{wrapper!r} in the API's answer (status {response.status_code}), "
-        f"got {truncate_text(found)}.",
+        f"got {truncate_text(_redacted(found, response))}.",
         response,
     )
 
@@ -1632,8 +1663,7 @@ def deprecated_kwarg(name: str, details: Optional[str] = None) -> None:
 # Retrying
 # ---------------------------------------------------------------------------
 
-# What parent.request may raise. (What a hook of the caller raises is the
-# caller's to have.)
+# What parent.request may raise.
 _REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
 
 # Of these, what the same request would meet again.
@@ -1660,9 +1690,9 @@ def _is_transient(error: BaseException) -> bool:
     if not isinstance(error, (RequestException, HTTPError)):
         # From the operating system: about the connection, or about a file.
         return isinstance(error, (ConnectionError, socket.timeout))
-    text = repr(error)
+    root = _root_cause(error)
     is_untrusted = (
-        "CERTIFICATE_VERIFY_FAILED" in text or "CertificateError" in text
+        "CERTIFICATE_VERIFY_FAILED" in root or "CertificateError" in root
     )
     return not is_untrusted
 
@@ -1671,14 +1701,18 @@ def _is_transient(error: BaseException) -> bool:
 _IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
 
 
-def _failed_to_connect(error: BaseException) -> bool:
+def _failed_to_connect(
+    error: BaseException, handled: Optional[BaseException]
+) -> bool:
     """Did it fail before anything of the request was sent?
+
+    ``handled`` is what the caller had caught already, and is none of ours.
 
     Refused connections, unresolved names, proxies that open no tunnel and
     TLS handshakes that fail have in common that they happen while urllib3
     connects; the types of their errors do not tell.
     """
-    for link in _chain(error):
+    for link in _chain(error, handled):
         trace = link.__traceback__
         while trace is not None:
             frame = trace.tb_frame
@@ -1691,9 +1725,11 @@ def _failed_to_connect(error: BaseException) -> bool:
     return False
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those in whose handling it was raised."""
-    seen: List[BaseException] = []
+def _chain(
+    error: BaseException, end: Optional[BaseException]
+) -> Iterator[BaseException]:
+    """An error, and those in whose handling it was raised, up to an end."""
+    seen: List[Optional[BaseException]] = [end]
     link: Optional[BaseException] = error
     while link is not None and link not in seen:
         seen.append(link)
@@ -1743,6 +1779,7 @@ class Attempts:
         self._endpoint = f"{method} {url}"
         self._timeout = timeout
         self._replayable = replayable
+        self._handled = sys.exc_info()[1]
         self._pause = float(session.sleep_timer)
         self._network_retries = 0
         self._http_retries = 0
@@ -1840,7 +1877,7 @@ class Attempts:
         url = requote_uri(str(getattr(failed, "url", self._url)))
         asked = requote_uri(self._url)
         is_first = url.partition("?")[0] == asked.partition("?")[0]
-        return not (is_first and _failed_to_connect(error))
+        return not (is_first and _failed_to_connect(error, self._handled))
 
     def _may_retry_status(self, status: int, limit: int) -> bool:
         if limit == -1:
@@ -1873,11 +1910,11 @@ class Attempts:
         pause = self._cooldown()
         if response.status_code not in (429, 503):
             return pause
+        # It must not grow on behind the limit, until another failure gets it.
+        self._pause = wait = min(pause, self._session.sleep_timer_max)
         asked = _asked_wait(response)
         if asked:
             wait = asked * (1 + self._session.stagger_cooldown * random())
-        else:
-            wait = min(pause, self._session.sleep_timer_max)
         longest = self._session.max_rate_wait
         is_rate_limit = response.status_code == 429
         if is_rate_limit and longest is not None and wait > longest:
@@ -1893,7 +1930,7 @@ class Attempts:
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, requests.exceptions.Timeout):
             timed_out = isinstance(error, requests.exceptions.ConnectTimeout)
-            if timed_out or _failed_to_connect(error):
+            if timed_out or _failed_to_connect(error, self._handled):
                 return f"No connection within {self._seconds(0)}."
             return f"No answer within {self._seconds(1)}."
         return f"{_root_cause(error).rstrip('.')}."
@@ -2485,14 +2522,14 @@ class _PagesAhead(_PagesOnDemand):
         self._begin()
         self._is_first = True
         self._stride = 0
-        self._planned = 0  # Offset up to which pages were asked for,
-        self._end = 0  # and of the end of the collection, if it is known.
+        self._end = 0  # Offset of the end of the collection, if it is known.
 
     def _begin(self) -> None:
         self._process = os.getpid()
         self._free = threading.Semaphore(self._most)
         self._workers = _Workers(self._most)
         self._ahead: Dict[Any, _Task[_Page]] = {}
+        self._planned = 0  # Offset up to which pages were asked for.
 
     def _fetch_in_turn(self, query: Any, body: Any) -> _Page:
         """Ask for a page when no more than `most` others are under way."""
@@ -2511,7 +2548,7 @@ class _PagesAhead(_PagesOnDemand):
         if is_first:
             return self._first_page(pages)
         beyond = [start for start in self._ahead if start > pages.offset]
-        gap = min(beyond, default=pages.offset + pages.limit) - pages.offset
+        gap = min([pages.limit, *(start - pages.offset for start in beyond)])
         return self._fetch_in_turn(pages.query_of(pages.offset, gap), None)
 
     def _first_page(self, pages: _OffsetPages) -> _Page:
@@ -2589,9 +2626,12 @@ _SHORTEST_CUT = 200  # bytes of a shortened value; its marker takes up to 60
 
 
 _LONGEST_CHARACTER = 32
-# Joiners, parts of Hangul, skin tones, tags, surrogates, and CR LF.
+_VIRAMA = 9  # a combining class
+# Joiners, parts of Hangul, of Thai, Lao and kana, skin tones, tags,
+# surrogates, and CR LF.
 _JOINED_PAIR = (
-    "(?s)\u200d.|.[\u200d\u1160-\u11ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+    "(?s)\u200d.|.[\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7ff\uff9e\uff9f"
+    "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
     "|[\ud800-\udbff][\udc00-\udfff]|\r\n"
 )
 
@@ -2650,6 +2690,20 @@ def _size(value: Any) -> int:
 
 def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
     """Cut the largest texts in the details so that all fit into the room."""
+    try:
+        shortened = _level_texts(details, room)
+    except RecursionError:
+        shortened = None
+    if shortened is not None:
+        return shortened
+    # It is not the texts that are so large, or they are nested too deeply:
+    # keep the beginning of it all.
+    cut = _cut_text(json.dumps(details), max(room - 32, _SHORTEST_CUT))
+    return {"custom_details": cut}
+
+
+def _level_texts(details: Mapping[str, Any], room: int) -> Any:
+    """Cut as many of the largest texts as it takes; None: that is no help."""
     sizes = sorted(_text_sizes(details), reverse=True)
     excess = _size(details) - room
     total = 0
@@ -2660,9 +2714,7 @@ def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
         share = (total - excess) // count
         if share >= max(rest, _SHORTEST_CUT):
             return _cut_texts(details, min(share, size))
-    # It is not the texts that are so large: keep the beginning of it all.
-    cut = _cut_text(json.dumps(details), max(room - 32, _SHORTEST_CUT))
-    return {"custom_details": cut}
+    return None
 
 
 def _text_sizes(value: Any) -> Iterator[int]:
@@ -2720,6 +2772,8 @@ def _is_joined(text: str, at: int) -> bool:
         return True
     if unicodedata.category(after).startswith("M"):
         return True
+    if unicodedata.combining(before) == _VIRAMA and after.isalpha():
+        return True  # It joins two consonants.
     # Flags are pairs of letters: is the one before the first of a pair?
     first = at
     while first and "\U0001f1e6" <= text[first - 1] <= "\U0001f1ff":
@@ -2899,14 +2953,14 @@ def _key_of(headers: Any) -> Tuple[Any, Tuple[str, ...]]:
     return pairs, tuple([k for k, v in pairs if type(v) is _Secret])
 
 
-def _check_whole(response: Any, options: Dict[str, Any]) -> None:
+def _check_whole(response: Any) -> None:
     """Refuse an answer that broke off, where nothing below does.
 
     :raises ChunkedEncodingError: it did, as far as can be seen
     """
     raw = getattr(response, "raw", None)
-    if options["stream"] or not isinstance(raw, HTTPResponse):
-        return
+    if not isinstance(raw, HTTPResponse) or not response._content_consumed:
+        return  # It is left to the caller to read.
     # urllib3 1.26 takes less than was announced for complete,
     missing = raw.length_remaining
     if missing:
@@ -2922,6 +2976,13 @@ def _check_whole(response: Any, options: Dict[str, Any]) -> None:
     is_at_end = getattr(stream, "eof", True) or getattr(decoder, "_state", 0)
     if (raw.tell() or raw.chunked) and not is_at_end:
         raise ChunkedEncodingError("The compressed answer broke off.")
+
+
+def _close(response: Any) -> None:
+    """Give its connection back, which the next attempt may need."""
+    close = getattr(response, "close", None)
+    if close is not None:  # It may be a stand-in.
+        close()
 
 
 def _has_headless_body(response: Response) -> bool:
@@ -3317,6 +3378,8 @@ class PDSession(requests.Session):
             sleep: Callable[[float], None] = time.sleep
             try:
                 response = self._attempt(method, full_url, options)
+            except requests.exceptions.HTTPError:
+                raise  # Of a hook: requests itself raises it on request only.
             except _REQUEST_ERRORS as error:
                 wait = attempts.after_network_error(error)
             else:
@@ -3327,6 +3390,7 @@ class PDSession(requests.Session):
                 wait = pause
                 if response.status_code == 429:
                     sleep = self._gate.sleep
+                _close(response)
             _check_wanted()
             sleep(wait)
             _check_wanted()
@@ -3342,8 +3406,9 @@ class PDSession(requests.Session):
         gate = self._gate
         gate.enter()
         try:
+            _check_wanted()  # It may have waited long.
             response = self.parent.request(method, full_url, **options)
-            _check_whole(response, options)
+            _check_whole(response)
             return response
         finally:
             gate.leave(response)
@@ -3435,10 +3500,9 @@ class PDSession(requests.Session):
         """
         for name, value in _pairs_of(prepared.headers):
             if isinstance(value, _Secret):
-                try:
-                    normalize_url(self.url, str(prepared.url))
+                if _is_inside(self.url, str(prepared.url)):
                     prepared.headers[name] = str(value)
-                except URLError:
+                else:
                     del prepared.headers[name]
         return prepared
 
@@ -3475,7 +3539,7 @@ class PDSession(requests.Session):
         if request.json is None:
             prepared.body = None
             if prepared.method not in ("GET", "HEAD"):
-                prepared.headers["Content-Length"] = "0"
+                prepared.headers.setdefault("Content-Length", "0")
         else:
             prepared.prepare_body(None, None, request.json)
         return prepared
@@ -3552,7 +3616,12 @@ class PDSession(requests.Session):
             yield from super().resolve_redirects(resp, *args, **kwargs)
         except RequestException:
             raise
+        except PDClientError:
+            if not kwargs.get("yield_requests"):  # Is it only looked at?
+                raise
         except (ValueError, RuntimeError) as error:
+            if _is_of_a_hook(error):
+                raise
             raise ChunkedEncodingError(
                 f"The redirect cannot be followed: {error}"
             ) from error
@@ -3571,6 +3640,16 @@ class PDSession(requests.Session):
                 "host. It is not followed, since the body holds the key.",
                 response,
             )
+
+
+def _is_of_a_hook(error: BaseException) -> bool:
+    """Was it raised by a hook of the caller, while requests sent?"""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "dispatch_hook":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _names_a_proxy(environ: Mapping[Any, Any]) -> bool:
@@ -3876,8 +3955,9 @@ class APISession(PDSession):
         operation = _OPERATIONS.get(f"{method} {path}")
         if operation is None:
             return options
-        if operation.early_access in self.early_access:
-            early = {"X-EARLY-ACCESS": operation.early_access}
+        program = operation.early_access
+        if program and program in self.early_access:
+            early = {"X-EARLY-ACCESS": program}
             options["headers"] = _merge_headers(early, options["headers"])
         if given and (operation.plain_params or operation.comma_params):
             options["params"] = _unbracket(given, options["params"], operation)
@@ -3932,7 +4012,7 @@ class APISession(PDSession):
             response.request.url,
             status,
             seconds,
-            _header(response, "x-request-id"),
+            _redacted(str(_header(response, "x-request-id")), response),
             _header(response, "date"),
         )
 
@@ -4492,7 +4572,8 @@ class _EventsSession(PDSession):
         response = successful_response(
             self.post(path, json=self._fitted(event)), "sending an event"
         )
-        if response.request.method == "GET":
+        method = getattr(response.request, "method", None)
+        if getattr(response, "history", None) and method == "GET":
             raise PDServerError(
                 f"{_request_line(response)}: the API redirected the event to "
                 "where it cannot have been received.",

@@ -793,3 +793,12 @@ def test_what_the_script_prints_is_the_table():
     printed = {}
     exec("from typing import Dict\n" + done.stdout, printed)
     assert printed["_ENDPOINTS"] == pdpyras._ENDPOINTS
+
+
+def test_early_access_given_as_one_name(server, session):
+    session.early_access = "ip-allow-lists"
+    session.get("users", params={"limit": 1})
+    assert "x-early-access" not in server.requests[-1].headers
+    session.get("ip_allow_lists")
+    sent = server.requests[-1].headers["x-early-access"]
+    assert sent == "ip-allow-lists"

@@ -5,6 +5,7 @@ import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import requests
 
 import pdpyras
 import wire
@@ -475,3 +476,20 @@ def test_the_timestamp(changes):
     moment = datetime.strptime(text[:-1], written)
     moment = moment.replace(tzinfo=timezone.utc)
     assert before - timedelta(seconds=1) <= moment <= after
+
+
+@pytest.mark.parametrize("sent", [None, "GET"])
+def test_a_stand_in_for_what_sends(sent, events):
+    """As the tests of users put it there: nothing but status and body."""
+    response = requests.Response()
+    response.status_code = 202
+    response._content = b'{"dedup_key": "k1"}'
+    if sent:
+        response.request = requests.Request(sent, "https://test").prepare()
+
+    class StandIn:
+        def request(self, method, url, **kwargs):
+            return response
+
+    events.parent = StandIn()
+    assert events.trigger("Disk is full", "db1") == "k1"

@@ -136,6 +136,10 @@ JOINED = {
     "country's flag": "\U0001f1e9\U0001f1ea",
     "flag by tags": "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f",
     "syllable of letters": "\u1112\u1161\u11ab",
+    "syllable of old letters": "\u1100\ud7b0\ud7cb",
+    "voiced kana": "\uff76\uff9e",
+    "vowel of Thai": "\u0e19\u0e49\u0e33",
+    "conjunct": "\u0915\u094d\u0937",
     "surrogates": "\ud83d\ude00",
     "line end": "\r\n",
 }
@@ -304,6 +308,18 @@ def test_where_no_text_is_large_the_beginning_of_it_all_is_kept(
         f" [{len(whole) - len(text)} of {len(whole)} characters cut]"
     )
     assert len(warnings_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900])
+def test_details_that_are_nested_deeply_are_cut_all_the_same(
+    depth, events, server
+):
+    details = {"text": "y" * 600000}
+    for _ in range(depth):
+        details = {"a": details}
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    body = server.requests[-1].body
+    assert len(body) <= EVENT_LIMIT and b"characters cut]" in body
 
 
 def test_many_texts_take_no_longer_than_few(events, server):

@@ -224,6 +224,20 @@ def test_trouble_on_the_way_is_one_paragraph_too(kind, session, server, naps):
     assert "<" not in text  # No addresses of objects.
 
 
+def test_an_error_of_a_redirect_loop_can_be_pickled(server, session):
+    """Each answer on the way has a history; they must not multiply."""
+    server.handler = lambda request: wire.Answer(
+        302, headers={"Location": "/users"}
+    )
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("users")
+    data = pickle.dumps(caught.value)
+    assert len(data) < 200000
+    again = pickle.loads(data)
+    assert len(again.response.history) > 20
+    assert again.response.history[0].status_code == 302
+
+
 def test_an_error_after_a_broken_redirect_survives_pickling(session, server):
     """Nobody has read that answer, and nobody needs to."""
     server.reply(

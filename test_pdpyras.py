@@ -419,6 +419,7 @@ def test_a_path_or_url_becomes_a_full_url(url):
         "https://api.pagerduty.com@evil.example/users",
         "https://evil.example/users",
         "https://api.pagerduty.com:444/users",
+        f"https://api.pagerduty.com:{'4' * 5000}/users",
         "http://api.pagerduty.com/users",
         "https://api.pagerduty.com\\@evil.example/users",
         "users\r\nHost: evil.example",

@@ -702,6 +702,29 @@ def test_closing_waits_for_a_moment_only(server, session, monkeypatch):
     assert len(server.requests) == 9
 
 
+def test_closing_ends_those_that_wait_for_the_limit(server, session, threads):
+    """One page is answered 429; the others wait with it for the window."""
+    pages = Pages(1000)
+    answer = pages.answer
+
+    def limited(offset, limit, total):
+        if offset == 0:
+            return answer(offset, limit, total)
+        return wire.Answer(429, headers={"ratelimit-reset": "0.5"})
+
+    pages.answer = limited
+    server.handler = pages
+    records = session.iter_all("users", page_size=10, prefetch=8)
+    next(records)
+    assert pages.arrived.acquire(timeout=PATIENCE)
+    threading.Event().wait(0.2)
+    records.close()
+    asked = len(server.requests)
+    assert asked < 9  # Or there is nobody who waits.
+    assert_ends(threads, within=5)
+    assert len(server.requests) == asked
+
+
 @pytest.mark.parametrize("prefetch", [1, 8])
 def test_closing_ends_retries(prefetch, server, session, threads):
     """A rate limit without end does not outlive the iteration."""

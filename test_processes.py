@@ -308,6 +308,28 @@ def test_an_iteration_goes_on_in_a_fork(session, server):
     assert [r["id"] for r in records] == rest
 
 
+@needs_fork
+@may_fork
+def test_read_ahead_goes_on_in_a_fork(session, server):
+    """What was asked for ahead stays behind; the pages stay as large."""
+
+    def handler(request):
+        query = dict(request.query)
+        offset, limit = int(query["offset"]), int(query["limit"])
+        assert limit <= 2
+        end = min(offset + limit, 40)
+        users = [{"id": n} for n in range(offset, end)]
+        body = {"users": users, "more": end < 40, "total": 40}
+        return wire.Answer(json=body)
+
+    server.handler = handler
+    records = session.iter_all("users", page_size=2, prefetch=4)
+    assert [next(records)["id"] for _ in range(3)] == [0, 1, 2]
+    rest = list(range(3, 40))
+    assert child(lambda: [r["id"] for r in records]) == rest
+    assert [r["id"] for r in records] == rest
+
+
 # ---------------------------------------------------------------------------
 # Threads
 # ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import socket
+import threading
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -768,3 +769,71 @@ def test_errors_of_no_known_kind_end_in_one_of_ours(session, naps):
         session.get("/users")
     assert caught.value.response is None
     assert naps == [3, 6, 12]
+
+
+def test_waiting_for_the_limit_makes_no_later_pause_endless(
+    server, session, naps
+):
+    server.reply(429, headers={"ratelimit-reset": "5"}, times=15)
+    server.fault("reset", "status")
+    session.get("users/P1")
+    assert naps == [5] * 15 + [120]
+
+
+def test_an_error_that_a_hook_raises_is_the_callers(server, session, naps):
+    def check(response, **_):
+        response.raise_for_status()
+
+    session.hooks["response"] = [check]
+    server.reply(404)
+    with pytest.raises(requests.HTTPError, match="404"):
+        session.get("users/P1")
+    assert naps == [] and len(server.requests) == 1
+
+
+def test_so_it_is_behind_a_redirect(server, session, naps):
+    def check(response, **_):
+        if response.status_code == 200:
+            raise ValueError("mine")
+
+    session.hooks["response"] = [check]
+    server.reply(302, headers={"Location": "/users/P2"})
+    with pytest.raises(ValueError, match="mine"):
+        session.get("users/P1")
+    assert naps == [] and len(server.requests) == 2
+
+
+def test_an_answer_that_is_not_wanted_gives_its_connection_back(
+    server, session, naps
+):
+    """With a pool of one that blocks, nothing else could be sent."""
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=1, pool_block=True)
+    session.mount("http://", adapter)
+    server.reply(429, json={}, body=b"x" * 100)
+    server.reply(json={"user": {}})
+    done = []
+    thread = threading.Thread(
+        target=lambda: done.append(session.get("users/P1", stream=True)),
+        daemon=True,
+    )
+    thread.start()
+    thread.join(10)
+    assert [response.status_code for response in done] == [200]
+    done[0].close()
+
+
+def test_a_word_in_the_url_makes_no_trouble_lasting(session, naps):
+    session.url = f"http://127.0.0.1:{wire.closed_port()}"
+    for word in ("CertificateError", "CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(pdpyras.PDClientError):
+            session.get("incidents", params={"q": word})
+    assert len(naps) == 6
+
+
+def test_a_stream_asked_for_by_the_session_is_left_alone(
+    server, session, naps
+):
+    server.handler = lambda request: wire.Answer(body=b"x" * 100000)
+    session.stream = True
+    response = session.get("users", stream=None)
+    assert len(response.content) == 100000 and naps == []

@@ -1511,6 +1511,28 @@ def test_a_request_made_by_hand_has_it_for_the_api_only(
         assert other.requests[-1].headers.get("Authorization") is None
 
 
+@pytest.mark.parametrize("cookies", [{}, {"a": "b"}])
+@pytest.mark.parametrize(
+    "base, url, is_sent",
+    [
+        ("https://api.pagerduty.com", "https://api.eu.pagerduty.com/x", False),
+        ("http://127.0.0.1:9", "https://api.pagerduty.com/x", False),
+        ("https://api.pagerduty.com", "https://api.pagerduty.com/x", True),
+        ("https://h.example/a", "https://h.example/a/x", True),
+        ("https://h.example/a", "https://h.example/a?b=c", True),
+        ("https://h.example/a", "https://h.example/ab", False),
+        ("https://h.example", "https://h.example:444/x", False),
+        ("", "https://h.example/x", False),
+    ],
+)
+def test_by_hand_it_goes_to_no_other_region(base, url, is_sent, cookies):
+    with pdpyras.APISession(KEY) as session:
+        session.url = base
+        by_hand = requests.Request("GET", url, cookies=cookies)
+        prepared = session.prepare_request(by_hand)
+        assert ("Authorization" in prepared.headers) is is_sent
+
+
 def test_a_secret_is_not_taken_for_the_same_text_of_the_caller(
     server, session
 ):

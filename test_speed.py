@@ -878,6 +878,12 @@ def test_sixteen_threads(plain, server):
     assert server.connections <= 17
 
 
+def test_a_length_that_the_caller_states(plain, server):
+    headers = {"Content-Length": "00"}
+    plain.post("/users", headers=headers)
+    assert last(server)["Content-Length"] == "00"
+
+
 def test_threads_that_look_up_a_path_first(monkeypatch):
     """The index grows when a path is needed; none may find it half grown."""
     paths = [f"/things/{{id}}/p{number}" for number in range(300)]

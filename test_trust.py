@@ -406,6 +406,42 @@ def test_no_redirect_carries_the_routing_key_to_another_host(
     assert KEY not in seen(*other.requests)
 
 
+def test_a_key_in_the_headers_of_an_answer_is_hidden(server, session, caplog):
+    echo = {"X-Request-Id": f"id-{KEY}", "X-Echo": KEY}
+    server.reply(500, headers=echo)
+    with caplog.at_level("DEBUG"), pytest.raises(
+        pdpyras.PDServerError
+    ) as caught:
+        session.rget("users/P1")
+    error = caught.value
+    assert error.request_id == "id-" + pdpyras.last_4(KEY)
+    again = pickle.loads(pickle.dumps(error))
+    for each in (error, again):
+        assert KEY not in f"{each} {each!r} {each.request_id} {each.msg}"
+    assert KEY not in caplog.text
+    assert again.response.headers["x-echo"] == pdpyras.last_4(KEY)
+    assert KEY.encode() not in pickle.dumps(error)
+
+
+def test_a_key_that_is_named_in_an_answer_is_hidden(server, session):
+    server.reply(json={KEY: 1})
+    with pytest.raises(pdpyras.PDServerError) as caught:
+        session.rget("users/P1")
+    error = caught.value
+    for text in (str(error), repr(error), error.msg, repr(error.args)):
+        assert KEY not in text
+
+
+def test_a_redirect_that_is_not_followed_is_the_callers_to_have(
+    server, events
+):
+    with wire.Server() as other:
+        server.reply(307, headers={"Location": f"{other.url}/x"})
+        response = events.post("v2/enqueue", json={}, allow_redirects=False)
+        assert response.status_code == 307 and response.next is None
+        assert other.requests == []
+
+
 @pytest.mark.parametrize("status", [307, 308])
 def test_a_redirect_within_the_host_carries_the_event(status, server, events):
     server.reply(status, headers={"Location": "/v2/moved"})

@@ -10,6 +10,7 @@ import socket
 import threading
 
 import pytest
+import requests
 
 import pdpyras
 import wire
@@ -80,6 +81,24 @@ def test_what_may_be_done_twice_is_repeated(
     careful.timeout = 0.2 if kind == "stall" else 20
     assert careful.request(method, "users/P1").ok
     assert naps == [3]
+
+
+def test_what_the_caller_had_caught_before_does_not_count(
+    events, server, naps
+):
+    """A refused connection elsewhere says nothing about this event."""
+    events.retry_ambiguous_writes = False
+    events.timeout = 0.2
+    server.fault("stall", "status", times=3)
+    nowhere = f"http://127.0.0.1:{wire.closed_port()}"
+    try:
+        requests.get(nowhere, timeout=20)
+        raise AssertionError("it answered")
+    except requests.ConnectionError:
+        with pytest.raises(pdpyras.PDClientError) as caught:
+            events.trigger("The site is down", "www")
+    assert "No answer within 0.2 s" in str(caught.value)
+    assert naps == [] and len(server.requests) == 1
 
 
 def test_a_dead_pooled_connection_is_ambiguous_too(careful, server, naps):
