@@ -1001,11 +1001,11 @@ def endpoint_matches(pattern: str, method: str, path: str) -> bool:
 # URLs
 # ---------------------------------------------------------------------------
 
-_FULL_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)")
-_DOT_SEGMENT = r"/(\.|%2e){1,2}(?=/|$)"  # Compiled once it is needed.
-_HOST_AND_PORT = re.compile(
-    r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
-)
+# The patterns of this module are texts: re compiles each when it is needed
+# first, and an import need not wait for that.
+_FULL_URL = r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)"
+_DOT_SEGMENT = r"/(\.|%2e){1,2}(?=/|$)"
+_HOST_AND_PORT = r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _Origin = Tuple[str, str, str]
@@ -1020,7 +1020,7 @@ def _origin(scheme: str, authority: str) -> Optional[_Origin]:
     that is how look-alike URLs are made.
     """
     scheme = scheme.lower()
-    match = _HOST_AND_PORT.fullmatch(authority.lower())
+    match = re.fullmatch(_HOST_AND_PORT, authority.lower())
     if scheme not in _DEFAULT_PORTS or match is None:
         return None
     host, port = match.groups()
@@ -1033,7 +1033,7 @@ def _origin(scheme: str, authority: str) -> Optional[_Origin]:
 def _base(base_url: str) -> Tuple[str, _Origin, str]:
     """Base URL without trailing slash, its origin, and its path."""
     base = str(base_url).rstrip("/")
-    match = _FULL_URL.fullmatch(base)
+    match = re.fullmatch(_FULL_URL, base)
     origin = _origin(match.group(1), match.group(2)) if match else None
     if match is None or origin is None:
         raise URLError(
@@ -1066,7 +1066,7 @@ def normalize_url(base_url: str, url: str) -> str:
         raise URLError(f"The URL {url!r} leads up with dots (. or ..).")
     if url.startswith(base) and url[len(base) : len(base) + 1] in "/?#":
         return url
-    match = _FULL_URL.fullmatch(url) if "://" in url else None
+    match = re.fullmatch(_FULL_URL, url) if "://" in url else None
     if match is None:
         return f"{base}/{url.lstrip('/')}"
     scheme, authority, rest = match.groups()
@@ -1085,7 +1085,7 @@ def _is_inside(base_url: str, full_url: str) -> bool:
         _, base_origin, base_path = _base(base_url)
     except URLError:
         return False
-    match = _FULL_URL.fullmatch(full_url)
+    match = re.fullmatch(_FULL_URL, full_url)
     return (
         match is not None
         and _origin(match.group(1), match.group(2)) == base_origin
@@ -2793,7 +2793,7 @@ def _is_joined(text: str, at: int) -> bool:
 _HAS_SYSTEM_PROXIES = sys.platform in ("win32", "darwin")
 
 # A URL that requests would leave as it is.
-_PLAIN_URL = re.compile(
+_PLAIN_URL = (
     r"https?://[a-z0-9][a-z0-9.-]*"
     r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?"
     r"(/([A-Za-z0-9_~-][A-Za-z0-9._~-]*)?)+\Z"
@@ -3519,7 +3519,7 @@ class PDSession(requests.Session):
             or any(request.hooks.values())
             or any(self.hooks.values())
             or isinstance(request.params, (str, bytes))
-            or not _PLAIN_URL.match(str(request.url))
+            or not re.match(_PLAIN_URL, str(request.url))
         )
 
     def _prepare_plain(
@@ -3667,11 +3667,13 @@ def _check_headers(headers: Mapping[Any, Any]) -> bool:
     :returns: True: all of them can be sent
     """
     for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(_as_str(name)):
+        if not re.fullmatch(_HEADER_NAME, _as_str(name)):
             raise PDClientError(
                 f"{name!r} cannot be the name of a header. Nothing was sent."
             )
-        if value is not None and not _HEADER_VALUE.fullmatch(_as_str(value)):
+        if value is not None and not re.fullmatch(
+            _HEADER_VALUE, _as_str(value)
+        ):
             raise PDClientError(
                 f"The value of the header {name!r} must be a str of Latin-1 "
                 "characters that has no line break and no white space at "
@@ -3687,8 +3689,8 @@ def _as_str(text: Any) -> str:
     return text if isinstance(text, str) else "\n"
 
 
-_HEADER_NAME = re.compile(r"[!-9;-~]+")
-_HEADER_VALUE = re.compile(r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*")
+_HEADER_NAME = r"[!-9;-~]+"
+_HEADER_VALUE = r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*"
 
 
 def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
