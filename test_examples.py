@@ -255,11 +255,13 @@ def tours(tmp_path_factory):
     return OUTCOMES
 
 
+@pytest.mark.once
 def test_the_tour_in_a_sandbox_without_a_flaw(tours):
     status, output, _ = tours[""]
     assert status == 0, output
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("flaw, step", FLAWS)
 def test_a_flaw_of_the_sandbox_makes_the_tour_fail(flaw, step, tours):
     status, output, errors = tours[flaw]

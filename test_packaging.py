@@ -317,6 +317,7 @@ def test_the_sdist_holds_the_whole_project(tree: str, unpacked: str) -> None:
     assert extra <= generated
 
 
+@pytest.mark.once
 def test_the_suite_can_be_collected_from_the_sdist(unpacked: str) -> None:
     run(sys.executable, "-m", "pytest", "--collect-only", "-q", cwd=unpacked)
 

@@ -971,6 +971,7 @@ def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
     assert "5.4.1" in figure.table(results)
 
 
+@pytest.mark.once
 def test_the_benchmark_runs():
     run = subprocess.run(
         [sys.executable, "benchmarks/bench.py", "--only=work", "--quick"],
