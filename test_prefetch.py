@@ -702,27 +702,37 @@ def test_closing_waits_for_a_moment_only(server, session, monkeypatch):
     assert len(server.requests) == 9
 
 
-def test_closing_ends_those_that_wait_for_the_limit(server, session, threads):
-    """One page is answered 429; the others wait with it for the window."""
-    pages = Pages(1000)
-    answer = pages.answer
+def test_closing_ends_those_that_wait_for_the_limit(server, session, naps):
+    """Who was parked behind a rate limit sends nothing for nobody."""
+    limited, unwanted, over = (threading.Event() for _ in range(3))
+    ended = []
 
-    def limited(offset, limit, total):
-        if offset == 0:
-            return answer(offset, limit, total)
-        return wire.Answer(429, headers={"ratelimit-reset": "0.5"})
+    def pause():
+        limited.set()
+        assert over.wait(PATIENCE)
 
-    pages.answer = limited
-    server.handler = pages
-    records = session.iter_all("users", page_size=10, prefetch=8)
-    next(records)
-    assert pages.arrived.acquire(timeout=PATIENCE)
-    threading.Event().wait(0.2)
-    records.close()
-    asked = len(server.requests)
-    assert asked < 9  # Or there is nobody who waits.
-    assert_ends(threads, within=5)
-    assert len(server.requests) == asked
+    def ahead():
+        pdpyras._worker.closed = unwanted
+        try:
+            session.get("users/P2")
+        except pdpyras._UnwantedError:
+            ended.append(True)
+
+    naps.during = pause
+    server.reply(429, headers={"ratelimit-reset": "60"})
+    first = threading.Thread(target=session.get, args=("users/P1",))
+    second = threading.Thread(target=ahead)
+    first.start()
+    assert limited.wait(PATIENCE)
+    second.start()
+    while second.is_alive() and not session._gate._waiting:
+        threading.Event().wait(0.01)
+    unwanted.set()
+    over.set()
+    first.join(PATIENCE)
+    second.join(PATIENCE)
+    assert ended == [True] and naps == [60]
+    assert [r.path for r in server.requests] == ["/users/P1", "/users/P1"]
 
 
 @pytest.mark.parametrize("prefetch", [1, 8])
