@@ -432,12 +432,18 @@ class Bench:
         self.growth_of_endpoints(10)
 
     def growth_of_records(self, count: int) -> None:
-        rounds, self.rounds = self.rounds, 1 if count > 1e4 else self.rounds
         peak = self.ours.do(
             "memory", count=min(count, 100000), method="cursor_records"
         )["peak"]
-        self.growth(f"{count}", "follow", MICRO, f"{peak:.2f}", count=count)
-        self.rounds = rounds
+        rounds = 1 if count > 1e4 else self.rounds
+        self.growth(
+            f"{count}",
+            "follow",
+            MICRO,
+            f"{peak:.2f}",
+            count=count,
+            rounds=rounds,
+        )
 
     def growth(
         self,
