@@ -254,8 +254,7 @@ class PDHTTPError(PDClientError):
         text = self.msg
         if details:
             text += f" ({', '.join(details)})"
-        text = _redacted(text + _hint(self.response), self.response)
-        return _one_paragraph(text)
+        return _one_paragraph(text + _hint(self.response))
 
 
 class PDServerError(PDHTTPError):
