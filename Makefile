@@ -5,7 +5,7 @@ PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -qq
-TYPED = pdpyras.py pdpyras_sandbox.py api_toolkit $(wildcard scripts examples)
+TYPED = pdpyras.py pdpyras_sandbox.py api_toolkit $(wildcard tools/*.py examples)
 
 # Run a tool, or say that this Python is too old to have it.
 with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
@@ -48,19 +48,19 @@ typecheck: $(VENV)/tools
 
 # What takes minutes, and is worth them before a release.
 faults: $(VENV)/tools
-	$(BIN)/python scripts/faults.py
+	$(BIN)/python tests/long/faults.py
 
 fuzz: $(VENV)/tools
-	$(BIN)/python scripts/fuzz.py
+	$(BIN)/python tests/long/fuzz.py
 
 soak: $(VENV)/tools
-	$(BIN)/python scripts/soak.py
+	$(BIN)/python tests/long/soak.py
 
 bench: $(VENV)/installed
-	@$(BIN)/python benchmarks/bench.py --check $(BENCH)
+	@$(BIN)/python tools/bench/bench.py --check $(BENCH)
 
 differential: $(VENV)/tools
-	PREFETCH_CASES=2000 $(BIN)/python -m pytest -q test_prefetch.py
+	PREFETCH_CASES=2000 $(BIN)/python -m pytest -q tests/test_prefetch.py
 
 docs: $(VENV)/tools
 	rm -rf docs
@@ -90,9 +90,9 @@ $(VENV)/installed: setup.py pyproject.toml requirements.txt
 	$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/tools: $(VENV)/installed requirements-test.txt \
-		requirements-lint.txt requirements-docs.txt \
+$(VENV)/tools: $(VENV)/installed requirements/test.txt \
+		requirements/lint.txt requirements/docs.txt \
 		requirements-publish.txt
-	$(PIP) install -r requirements-test.txt -r requirements-lint.txt \
+	$(PIP) install -r requirements/test.txt -r requirements/lint.txt \
 	  -r requirements-publish.txt
 	@touch $@

@@ -473,7 +473,7 @@ def _secrets(request: Any) -> List[str]:
 #              early:VALUE     wants the header X-EARLY-ACCESS: VALUE
 #              from            wants the header From
 #
-# ``scripts/endpoints.py`` derives the table from PagerDuty's OpenAPI
+# ``tools/endpoints.py`` derives the table from PagerDuty's OpenAPI
 # document, and says why where the document leaves room for judgement.
 
 # fmt: off

@@ -23,8 +23,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pdpyras
-import wire
-from conftest import KEY
+from tests import wire
+from tests.support import KEY
 
 API = "https://api.pagerduty.com"
 FILE = Path(pdpyras.__file__).resolve()

@@ -1,0 +1,590 @@
+"""The documentation: its samples run, and it builds, the same every time.
+
+A sample is a ``.. code-block:: python`` of a page, of the README or of a
+docstring. Those of a page run in their order and share their variables, as a
+reader would type them, against a sandbox that ``furnish`` has filled. A line
+that begins with ``#>`` is what the sample prints.
+
+A sample that imports a package which is not installed is passed over, and
+the page's test then ends as skipped, naming the package.
+"""
+
+import ast
+import csv
+import doctest
+import glob
+import importlib.util
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Sequence,
+    Tuple,
+)
+
+import pytest
+import requests
+
+import pdpyras
+from pdpyras_sandbox import Sandbox
+from tests.support import KEY, load_script, redirect_sessions
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SOURCE = os.path.join(ROOT, "sphinx", "source")
+SPHINX = ("sphinx", "furo", "sphinx_copybutton")
+
+# What samples may import beyond what the tests need anyway.
+OPTIONAL = (
+    *("distributed", "pandas", "requests_mock", "responses", "rich", "tqdm"),
+)
+
+ROUTING_KEY = "not-a-real-routing-key"
+
+
+# ---------------------------------------------------------------------------
+# Finding the samples
+# ---------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """Code of a page: what, and the line of the page where it begins."""
+
+    line: int
+    code: str
+
+    @property
+    def imports(self) -> List[str]:
+        """The packages that it imports."""
+        found = []
+        for node in ast.walk(ast.parse(self.code)):
+            if isinstance(node, ast.Import):
+                found += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                found.append(node.module or "")
+        return [name.partition(".")[0] for name in found]
+
+    @property
+    def missing(self) -> List[str]:
+        """The packages that it imports and that are not installed."""
+        return [
+            name
+            for name in self.imports
+            if name in OPTIONAL and importlib.util.find_spec(name) is None
+        ]
+
+    @property
+    def is_program(self) -> bool:
+        """Is it to be run as a file of its own?"""
+        return 'if __name__ == "__main__":' in self.code
+
+    @property
+    def printed(self) -> str:
+        """What it says that it prints."""
+        lines = re.findall(r"^\s*#> ?(.*)$", self.code, re.MULTILINE)
+        return "".join(line + "\n" for line in lines)
+
+
+DIRECTIVE = re.compile(r"( *)\.\. code-block:: python\s*")
+LITERAL = re.compile(r"( *)(?!\.\. )(.*)::\s*")
+
+
+def samples_of(text: str) -> Iterator[Sample]:
+    """The Python samples of a text in reStructuredText."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        directive = DIRECTIVE.fullmatch(line)
+        literal = directive or LITERAL.fullmatch(line)
+        if not literal:
+            continue
+        start = number + 1
+        while start < len(lines) and re.match(r"\s*(:\w+:|$)", lines[start]):
+            start += 1
+        block = list(indented(lines[start:], len(literal.group(1))))
+        code = textwrap.dedent("\n".join(block)).rstrip() + "\n"
+        if directive or re.match(r"(import|from) \w", code):
+            yield Sample(start + 1, code)
+
+
+def indented(lines: Sequence[str], margin: int) -> Iterator[str]:
+    """The first lines, as far as they are indented or empty."""
+    for line in lines:
+        if line.strip() and len(line) - len(line.lstrip()) <= margin:
+            return
+        yield line
+
+
+def read(path: str) -> str:
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def pages() -> List[str]:
+    """The pages that hold samples, by their paths below the root."""
+    found = glob.glob(os.path.join(SOURCE, "**", "*.rst"), recursive=True)
+    paths = [os.path.relpath(path, ROOT) for path in found]
+    paths = [path.replace(os.sep, "/") for path in paths] + ["README.rst"]
+    return sorted(path for path in paths if list(samples_of(read(path))))
+
+
+def docstrings() -> Iterator[Tuple[str, str]]:
+    """Name and text of each docstring that holds samples."""
+    paths = [*glob.glob(os.path.join(ROOT, "api_toolkit", "*.py"))]
+    for name in ("pdpyras.py", "pdpyras_sandbox.py"):
+        paths.append(os.path.join(ROOT, name))
+    documented = (
+        *(ast.Module, ast.ClassDef, ast.FunctionDef),
+        ast.AsyncFunctionDef,
+    )
+    for path in sorted(paths):
+        name = os.path.relpath(path, ROOT).replace(os.sep, "/")
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, documented):
+                text = ast.get_docstring(node) or ""
+                if list(samples_of(text)):
+                    yield f"{name}:{getattr(node, 'name', '')}", text
+
+
+PAGES = pages()
+DOCSTRINGS = dict(docstrings())
+
+
+# ---------------------------------------------------------------------------
+# What the samples presuppose
+# ---------------------------------------------------------------------------
+
+
+def furnish(box: Sandbox) -> None:
+    """Fill the sandbox with what the samples look for."""
+    reference = {"id": "PJANE01", "type": "user_reference"}
+    assigned = [{"at": "2026-01-01T00:00:00Z", "assignee": reference}]
+    box.add("users", id="PJANE01", name="Jane Doe", email="jane@example.com")
+    box.add("users", name="Operator", email="me@example.com")
+    box.add("users", id="PBOB001", name="Bob Roe", email="bob@example.com")
+    box.add("users", 119)
+    box.add("teams", id="PTEAM01", name="Platform")
+    box.add("services", id="PSHOP01", name="Web shop")
+    box.add("services", id="POLD001", name="Fax gateway")
+    box.add("services", 130)
+    for number in range(1, 4):
+        box.add(
+            "incidents", id=f"PINC00{number}", assignments=assigned, teams=[]
+        )
+    box.add("incidents", id="PT4KHLK", assignments=assigned)
+    box.add("incidents", 2)
+    furnish_on_call(box, reference)
+    box.add("audit/records", 250, action="update")
+    box.add("analytics/raw/incidents", 120, seconds_to_resolve=90)
+    box.add("business_services", id="PBIZ001", name="Selling")
+
+
+def furnish_on_call(box: Sandbox, reference: Dict[str, str]) -> None:
+    """Schedules, escalation policies, and who is on call."""
+    policy = {"id": "PPOLICY", "type": "escalation_policy_reference"}
+    targets = [
+        {"id": "PJANE01", "type": "user_reference", "summary": "Jane Doe"},
+        {"id": "PNIGHTS", "type": "schedule_reference", "summary": "Nights"},
+    ]
+    rule = {"id": "PRULE01", "escalation_delay_in_minutes": 30}
+    box.add("schedules", id="PNIGHTS", name="Nights")
+    box.add(
+        "escalation_policies",
+        id="PPOLICY",
+        name="Engineering",
+        escalation_rules=[dict(rule, targets=targets)],
+    )
+    box.add(
+        "oncalls",
+        30,
+        user=dict(reference, summary="Jane Doe"),
+        escalation_policy=dict(policy, summary="Engineering"),
+        schedule=dict(targets[1]),
+        escalation_level=1,
+        start="2026-01-05T09:00:00Z",
+        end="2026-01-12T09:00:00Z",
+    )
+
+
+def presupposed(page: str) -> Dict[str, Any]:
+    """Variables that a page takes for granted; it says so."""
+    names: Dict[str, Any] = {
+        "API_KEY": KEY,
+        "OAUTH_TOKEN": KEY,
+        "ROUTING_KEY": ROUTING_KEY,
+    }
+    if not re.search(r"README|quickstart|guide/sessions", page):
+        names["pdpyras"] = pdpyras
+        names["session"] = pdpyras.APISession(
+            KEY, default_from="jane@example.com"
+        )
+    return names
+
+
+# ---------------------------------------------------------------------------
+# Running them
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A furnished sandbox, to which new sessions talk by themselves."""
+    with Sandbox() as sandbox:
+        furnish(sandbox)
+        redirect_sessions(monkeypatch, sandbox.url)
+        monkeypatch.setenv("PAGERDUTY_API_KEY", KEY)
+        monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", ROUTING_KEY)
+        yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def workshop(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """A directory of its own for the files that samples read and write."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "users.csv").write_text(
+        "name,email,role\n"
+        "Ann Example,ann@example.com,user\n"
+        "Jane Doe,jane@example.com,admin\n"
+        "Nobody,not an address\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take back what the samples on logging set for the whole process."""
+    loggers = [logging.getLogger(name) for name in (None, "pdpyras")]
+    before = [(log, log.level, list(log.handlers)) for log in loggers]
+    yield
+    for log, level, handlers in before:
+        log.setLevel(level)
+        log.handlers[:] = handlers
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public tables are put back after a sample has extended them."""
+    for name in ("CANONICAL_PATHS", "CURSOR_BASED_PAGINATION_PATHS"):
+        monkeypatch.setattr(pdpyras, name, list(getattr(pdpyras, name)))
+    config = dict(pdpyras.ENTITY_WRAPPER_CONFIG)
+    monkeypatch.setattr(pdpyras, "ENTITY_WRAPPER_CONFIG", config)
+
+
+def run_page(page: str, text: str, names: Dict[str, Any], capsys: Any) -> None:
+    """Run the samples of a page; skip at the end what could not run."""
+    missing: Dict[str, List[int]] = {}
+    for sample in samples_of(text):
+        for package in sorted(set(sample.missing)):
+            missing.setdefault(package, []).append(sample.line)
+        if not sample.missing:
+            run_sample(page, sample, names, capsys)
+    if missing:
+        lacking = "; ".join(
+            f"{package} (line {', '.join(map(str, lines))})"
+            for package, lines in sorted(missing.items())
+        )
+        pytest.skip(f"{page}: all passed but what needs {lacking}")
+
+
+def run_sample(
+    page: str, sample: Sample, names: Dict[str, Any], capsys: Any
+) -> None:
+    """Run a sample, and compare what it prints with what it says."""
+    place = f"{page}, line {sample.line}"
+    capsys.readouterr()
+    if sample.is_program:
+        output = run_program(sample.code)
+    else:
+        # Padded, so that a traceback shows the lines of the page.
+        padded = "\n" * (sample.line - 1) + sample.code
+        file = os.path.join(ROOT, page.partition(":")[0])
+        exec(compile(padded, file, "exec"), names)
+        output = capsys.readouterr().out
+    if sample.printed:
+        checker = doctest.OutputChecker()
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert checker.check_output(sample.printed, output, flags), (
+            f"{place} prints:\n{output}\nbut says:\n{sample.printed}"
+        )
+
+
+STARTER = """
+import runpy, sys, pdpyras
+pdpyras.APISession.url = sys.argv.pop(1)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def run_program(code: str) -> str:
+    """Run a sample in an interpreter of its own; return what it prints."""
+    with open("program.py", "w", encoding="utf-8") as file:
+        file.write(code)
+    arguments = [pdpyras.APISession.url, os.path.abspath("program.py")]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, *arguments],
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_samples_of_page(
+    page: str, box: Sandbox, tables: None, naps: Any, capsys: Any
+) -> None:
+    names = presupposed(page)
+    before = list(naps)
+    run_page(page, read(page), names, capsys)
+    CHECKS.get(page.rpartition("/")[2], nothing_more)(box, naps[len(before) :])
+    for session in names.values():
+        if isinstance(session, pdpyras.PDSession):
+            session.close()
+
+
+@pytest.mark.parametrize("name", sorted(DOCSTRINGS))
+def test_samples_of_docstring(
+    name: str, box: Sandbox, tables: None, naps: Any, capsys: Any
+) -> None:
+    names = {"API_KEY": KEY, "ROUTING_KEY": ROUTING_KEY}
+    run_page(name, DOCSTRINGS[name], names, capsys)
+
+
+def test_the_pages_that_must_hold_samples_do() -> None:
+    names = " ".join(PAGES)
+    for page in ("README.rst", "quickstart.rst", "errors.rst", "retries.rst"):
+        assert page in names
+    assert names.count("/guide/") >= 7
+    assert names.count("/cookbook/") >= 12
+    assert "pdpyras.py:" in DOCSTRINGS
+
+
+# ---------------------------------------------------------------------------
+# What is to be seen after the samples of a page
+# ---------------------------------------------------------------------------
+
+
+def nothing_more(box: Sandbox, naps: List[float]) -> None:
+    pass
+
+
+def records(box: Sandbox, path: str) -> List[Any]:
+    with pdpyras.APISession(KEY) as session:
+        session.url = box.url
+        return session.list_all(path)
+
+
+def check_retries(box: Sandbox, naps: List[float]) -> None:
+    """The pauses of the two worked examples, the first of the page."""
+    assert naps[:4] == [2, 4, 8, 16]
+    assert naps[4:9] == [2, 4, 8, 16, 32]
+
+
+def check_oncall_report(box: Sandbox, naps: List[float]) -> None:
+    with open("oncall.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 31
+    assert rows[0][0] == "user"
+    assert rows[1][0] == "Jane Doe"
+
+
+def check_import(box: Sandbox, naps: List[float]) -> None:
+    emails = [user["email"] for user in records(box, "users")]
+    assert emails.count("ann@example.com") == 1
+    assert emails.count("jane@example.com") == 1
+
+
+def check_storm(box: Sandbox, naps: List[float]) -> None:
+    status = {i["id"]: i["status"] for i in records(box, "incidents")}
+    assert status["PINC001"] == "acknowledged"
+
+
+CHECKS: Dict[str, Callable[[Sandbox, List[float]], None]] = {
+    "retries.rst": check_retries,
+    "oncall_report.rst": check_oncall_report,
+    "import_users.rst": check_import,
+    "storm.rst": check_storm,
+}
+
+
+# ---------------------------------------------------------------------------
+# Building the documentation
+# ---------------------------------------------------------------------------
+
+
+def build(target: str, seed: str) -> str:
+    """Build the documentation; return what Sphinx had to say."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-n", "-W", "-E", "-q"]
+        + ["-d", target + ".doctrees", "-b", "html", SOURCE, target],
+        env=dict(
+            os.environ,
+            PYTHONHASHSEED=seed,
+            TZ=f"UTC-{seed}",
+            http_proxy="http://127.0.0.1:9",
+            https_proxy="http://127.0.0.1:9",
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+    )
+    output = done.stdout.decode()
+    assert done.returncode == 0, output
+    return output
+
+
+def contents(directory: str) -> Dict[str, bytes]:
+    """All files below a directory, by their paths in it."""
+    found = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, directory)] = file.read()
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: Any) -> Dict[str, bytes]:
+    """The documentation, built without a network and without a warning."""
+    for package in SPHINX:
+        pytest.importorskip(package)
+    target = str(tmp_path_factory.mktemp("html") / "first")
+    assert build(target, "1") == ""
+    return contents(target)
+
+
+def test_documentation_builds_without_warnings(html: Dict[str, bytes]) -> None:
+    assert "index.html" in html
+    assert "searchindex.js" in html
+
+
+def test_documentation_builds_identically(
+    html: Dict[str, bytes], tmp_path: Any
+) -> None:
+    time.sleep(1.1)  # a time that is written to the second would differ
+    target = str(tmp_path / "second")
+    build(target, "2")
+    again = contents(target)
+    assert sorted(again) == sorted(html)
+    assert [name for name in html if html[name] != again[name]] == []
+
+
+def test_documentation_stays_on_its_own_site(html: Dict[str, bytes]) -> None:
+    """Neither a path of the machine, nor anything loaded from elsewhere."""
+    for name, content in html.items():
+        assert os.fsencode(ROOT) not in content, name
+        if name.endswith(".html"):
+            loaded = re.findall(
+                rb"<(?:script|img|iframe)[^>]* src=\"([^\"]+)\"", content
+            )
+            loaded += re.findall(
+                rb"<link[^>]* rel=\"stylesheet\"[^>]* href=\"([^\"]+)\"",
+                content,
+            )
+            assert loaded
+            assert not [s for s in loaded if re.match(rb"(\w+:)?//", s)], name
+
+
+def test_endpoint_page_holds_every_operation(html: Dict[str, bytes]) -> None:
+    page = html["endpoints.html"].decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    for endpoint in pdpyras._OPERATIONS:
+        assert f" {endpoint} " in text, endpoint
+
+
+def test_reference_holds_every_public_name(html: Dict[str, bytes]) -> None:
+    page = html["reference.html"].decode()
+    reexported = {"HTTPError", "PoolError", "RequestException", "time"}
+    deprecated = set(deprecated_names())
+    assert deprecated & set(pdpyras.__all__)
+    for name in set(pdpyras.__all__) - reexported - deprecated:
+        assert f'id="pdpyras.{name}"' in page, name
+
+
+def deprecated_names() -> Iterator[str]:
+    """Functions, methods and keyword arguments that warn."""
+    for node in ast.walk(ast.parse(read("pdpyras.py"))):
+        if isinstance(node, ast.FunctionDef):
+            for call in node.decorator_list:
+                if getattr(getattr(call, "func", None), "id", "") == (
+                    "_deprecated"
+                ):
+                    yield node.name
+        elif getattr(getattr(node, "func", None), "id", "") == (
+            "deprecated_kwarg"
+        ):
+            name = ast.literal_eval(node.args[0])  # type: ignore
+            yield name + "="
+
+
+def test_every_deprecated_name_is_listed() -> None:
+    page = read("sphinx/source/deprecated.rst")
+    names = set(deprecated_names())
+    assert len(names) >= 12
+    for name in names:
+        assert re.search(r"\* - ``(session\.)?" + re.escape(name), page), name
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    page = read("sphinx/source/promises.rst")
+    promises = re.split(r"^\* ", page, flags=re.MULTILINE)[1:]
+    assert len(promises) >= 30
+    for promise in promises:
+        bullet = promise.partition("\n\n")[0].strip()
+        tests = re.findall(r"``(test_\w+\.py)::(test_\w+)``", bullet)
+        assert tests and bullet.endswith("``"), bullet
+        for file, name in tests:
+            assert f"def {name}(" in read_test(file), (file, name)
+
+
+def read_test(name: str) -> str:
+    """The text of a test file; all but the first lie in tests/."""
+    is_first = name == "test_pdpyras.py"
+    return read(name if is_first else f"tests/{name}")
+
+
+# ---------------------------------------------------------------------------
+# What scripts have made
+# ---------------------------------------------------------------------------
+
+
+def test_the_figure_is_what_its_script_plots() -> None:
+    script = load_script("sphinx", "cooldown_figure.py")
+    assert read("sphinx/source/figures/cooldown.svg") == script.figure()
+
+
+def test_the_figure_shows_what_the_client_does() -> None:
+    script = load_script("sphinx", "cooldown_figure.py")
+    session = pdpyras.PDSession(KEY)
+    session.max_network_attempts = len(script.RETRIES)
+    attempts = pdpyras.Attempts(session, "GET", "/users")
+    trouble = requests.exceptions.ConnectionError("refused")
+    pauses = [attempts.after_network_error(trouble) for _ in script.RETRIES]
+    assert script.pauses() == pauses
+    assert session.sleep_timer_max == script.CAP
+
+
+def test_inventories_are_what_their_script_writes() -> None:
+    script = load_script("sphinx", "inventories.py")
+    for project in script.PROJECTS:
+        path = os.path.join(SOURCE, "inventories", project + ".inv")
+        with open(path, "rb") as file:
+            assert unpacked(file.read()) == unpacked(script.inventory(project))
+
+
+def unpacked(inventory: bytes) -> List[bytes]:
+    import zlib
+
+    head, _, body = inventory.partition(b"zlib.\n")
+    return [head, zlib.decompress(body)]

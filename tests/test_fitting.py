@@ -1,0 +1,620 @@
+"""Events that the API would refuse for their size: made to fit, never mute.
+
+A summary over 1024 characters or an event over 512 KB is answered 400, and
+nobody is paged. The limits are checked where they count: on the bytes that
+arrive at the server.
+"""
+
+import copy
+import json
+import time
+import unicodedata
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import pdpyras
+from tests import wire
+from tests.support import KEY, warnings_in
+
+SUMMARY_LIMIT = 1024  # characters
+EVENT_LIMIT = 512 * 1024  # bytes
+ELLIPSIS = "\u2026"
+SUMMARY, SOURCE = "Disk is full", "db1.example.com"
+
+quick = settings(deadline=None, database=None, derandomize=True)
+
+
+class Refusing:
+    """The Events API, as far as it measures."""
+
+    def __call__(self, request):
+        event = request.json
+        is_large = len(request.body) > EVENT_LIMIT
+        if is_large or len(event["payload"]["summary"]) > SUMMARY_LIMIT:
+            return wire.Answer(400, json={"status": "invalid event"})
+        return wire.Answer(
+            202, json={"status": "success", "dedup_key": "made-by-api"}
+        )
+
+
+@pytest.fixture(autouse=True)
+def api(server):
+    """The server refuses what the API refuses."""
+    server.handler = Refusing()
+
+
+def via_trigger(request, **payload):
+    session = request.getfixturevalue("events")
+    session.trigger(payload.pop("summary", SUMMARY), SOURCE, **payload)
+
+
+def via_send_event(request, **payload):
+    session = request.getfixturevalue("events")
+    whole = {"summary": SUMMARY, "source": SOURCE, "severity": "info"}
+    session.send_event("trigger", payload=dict(whole, **payload))
+
+
+def via_submit(request, **payload):
+    session = request.getfixturevalue("changes")
+    session.submit(payload.pop("summary", SUMMARY), SOURCE, **payload)
+
+
+def via_send_change_event(request, **payload):
+    session = request.getfixturevalue("changes")
+    session.send_change_event(payload=dict({"summary": SUMMARY}, **payload))
+
+
+WAYS = [via_trigger, via_send_event, via_submit, via_send_change_event]
+every_way = pytest.mark.parametrize("send", WAYS)
+
+
+def arrived(server):
+    """The payload of the only request, which was within the limit."""
+    (request,) = server.requests
+    assert len(request.body) <= EVENT_LIMIT
+    return request.json["payload"]
+
+
+# ---------------------------------------------------------------------------
+# The summary
+# ---------------------------------------------------------------------------
+
+
+@every_way
+def test_a_long_summary_is_cut_visibly(send, request, server, caplog):
+    send(request, summary="x" * 1025)
+    assert arrived(server)["summary"] == "x" * 1023 + ELLIPSIS
+    (warning,) = warnings_in(caplog)
+    assert "shortened" in warning
+    assert "1025" in warning and "1024" in warning
+
+
+@every_way
+@pytest.mark.parametrize("length", [1, 2, 1023, 1024])
+def test_a_summary_that_fits_is_left_alone(
+    length, send, request, server, caplog
+):
+    summary = "\u00fc" * length
+    send(request, summary=summary)
+    assert arrived(server)["summary"] == summary
+    assert warnings_in(caplog) == []
+
+
+def test_the_rest_of_the_event_is_left_alone(events, server):
+    details = {"a": [1, {"b": "c"}], "d": None}
+    before = copy.deepcopy(details)
+    events.trigger("x" * 5000, SOURCE, dedup_key="k", custom_details=details)
+    (request,) = server.requests
+    assert details == before
+    assert request.json == {
+        "routing_key": KEY,
+        "event_action": "trigger",
+        "dedup_key": "k",
+        "payload": {
+            "summary": "x" * 1023 + ELLIPSIS,
+            "source": SOURCE,
+            "severity": "critical",
+            "custom_details": before,
+        },
+    }
+
+
+#: Characters, as readers see them, of more than one code point.
+JOINED = {
+    "combining mark": "e\u0301",
+    "two marks": "a\u0323\u0302",
+    "enclosing keycap": "1\ufe0f\u20e3",
+    "vowel sign": "\u0915\u093e",
+    "variation selector": "\u2764\ufe0f",
+    "skin tone": "\U0001f44d\U0001f3fd",
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "rainbow flag": "\U0001f3f3\ufe0f\u200d\U0001f308",
+    "country's flag": "\U0001f1e9\U0001f1ea",
+    "flag by tags": "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f",
+    "syllable of letters": "\u1112\u1161\u11ab",
+    "syllable of old letters": "\u1100\ud7b0\ud7cb",
+    "voiced kana": "\uff76\uff9e",
+    "vowel of Thai": "\u0e19\u0e49\u0e33",
+    "conjunct": "\u0915\u094d\u0937",
+    "surrogates": "\ud83d\ude00",
+    "line end": "\r\n",
+}
+
+
+@pytest.mark.parametrize("name", sorted(JOINED))
+def test_no_character_is_broken_in_two(name, events, server, caplog):
+    character = JOINED[name]
+    for before in range(len(character) + 1):
+        lead = "x" * (SUMMARY_LIMIT - 1 - before)
+        events.trigger(lead + character * 600, SOURCE)
+        summary = server.requests.pop().json["payload"]["summary"]
+        assert len(summary) <= SUMMARY_LIMIT
+        # What arrives is decoded: two surrogates have become one character.
+        whole = character.encode("utf-16", "surrogatepass").decode("utf-16")
+        kept = summary[len(lead) : -1]
+        assert summary == lead + whole * (len(kept) // len(whole)) + ELLIPSIS
+        assert len(kept) > before - len(character)
+
+
+@pytest.mark.parametrize("name", sorted(JOINED))
+def test_no_character_of_the_details_is_broken_either(name, events, server):
+    character = JOINED[name]
+    whole = character.encode("utf-16", "surrogatepass").decode("utf-16")
+    size = len(json.dumps(character)) - 2
+    for shift in range(0, size, max(1, size // 12)):
+        details = {"text": "x" * shift + character * (700000 // size)}
+        events.trigger(SUMMARY, SOURCE, custom_details=details)
+        text = arrived(server)["custom_details"]["text"]
+        kept = text[shift : text.index(ELLIPSIS)]
+        assert_same(kept, whole * (len(kept) // len(whole)))
+        del server.requests[:]
+
+
+def test_a_text_of_nothing_but_marks_is_cut_all_the_same(events, server):
+    events.trigger("e" + "\u0301" * 5000, SOURCE)
+    assert 0 < len(arrived(server)["summary"]) <= SUMMARY_LIMIT
+
+
+@quick
+@given(
+    st.text(
+        st.one_of(
+            st.characters(blacklist_categories=()),
+            st.sampled_from(sorted(set("".join(JOINED.values())))),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(0, 40),
+)
+@example("\ud83d\ude00", 1)
+@example("\ude00\ud83d", 0)
+def test_any_summary_is_cut_before_a_character_that_stands_by_itself(
+    text, shift
+):
+    summary = "x" * shift + text * (SUMMARY_LIMIT // len(text) + 1)
+    event, cuts = pdpyras._fit_event({"payload": {"summary": summary}})
+    short = event["payload"]["summary"]
+    if len(summary) <= SUMMARY_LIMIT:
+        assert (short, cuts) == (summary, [])
+        return
+    assert len(cuts) == 1
+    assert len(short) <= SUMMARY_LIMIT and short[-1] == ELLIPSIS
+    end = len(short) - 1
+    assert short[:end] == summary[:end]
+    assert end == SUMMARY_LIMIT - 1 or end > 0
+    joined = unicodedata.category(summary[end])[0] == "M"
+    assert not joined or end > SUMMARY_LIMIT - 40
+    halves = ("\ud800" <= summary[end - 1] <= "\udbff") and (
+        "\udc00" <= summary[end] <= "\udfff"
+    )
+    assert not halves
+
+
+# ---------------------------------------------------------------------------
+# The details
+# ---------------------------------------------------------------------------
+
+
+@every_way
+def test_the_largest_details_give_way(send, request, server, caplog):
+    details = {"host": "db1", "log": "l" * 600000, "n": [1, None, True]}
+    before = copy.deepcopy(details)
+    send(request, custom_details=details)
+    found = arrived(server)["custom_details"]
+    assert found["host"] == "db1" and found["n"] == [1, None, True]
+    kept, _, marker = found["log"].partition(ELLIPSIS)
+    missing = 600000 - len(kept)
+    assert kept == "l" * len(kept)
+    assert marker == f" [{missing} of 600000 characters cut]"
+    assert_same(details, before)
+    (warning,) = warnings_in(caplog)
+    assert "shortened" in warning and "custom_details" in warning
+    assert str(EVENT_LIMIT) in warning
+
+
+@every_way
+def test_as_much_is_kept_as_fits(send, request, server):
+    send(request, custom_details={"log": "l" * 600000})
+    (sent,) = server.requests
+    assert EVENT_LIMIT - 100 <= len(sent.body) <= EVENT_LIMIT
+
+
+def test_an_event_up_to_the_limit_is_left_alone(events, server, caplog):
+    events.trigger(SUMMARY, SOURCE, custom_details={"log": ""})
+    room = EVENT_LIMIT - len(server.requests.pop().body)
+    events.trigger(SUMMARY, SOURCE, custom_details={"log": "l" * room})
+    assert len(server.requests[0].body) == EVENT_LIMIT
+    assert arrived(server)["custom_details"] == {"log": "l" * room}
+    assert warnings_in(caplog) == []
+    del server.requests[:]
+    events.trigger(SUMMARY, SOURCE, custom_details={"log": "l" * (room + 1)})
+    assert "characters cut]" in arrived(server)["custom_details"]["log"]
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_texts_are_measured_as_they_are_sent(events, server):
+    """Six bytes a letter, for JSON is sent in ASCII."""
+    events.trigger(SUMMARY, SOURCE, custom_details={"log": "\u00fc" * 100000})
+    text = arrived(server)["custom_details"]["log"]
+    assert 87000 < text.count("\u00fc") < 87400
+
+
+def test_of_several_large_ones_each_keeps_the_same(events, server):
+    details = {name: name * 300000 for name in "abc"}
+    details["small"] = "s" * 1000
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    found = arrived(server)["custom_details"]
+    assert found["small"] == "s" * 1000
+    sizes = {found[name].count(name) for name in "abc"}
+    assert max(sizes) - min(sizes) <= 3 and min(sizes) > 170000
+
+
+def test_they_are_found_at_any_depth(events, server):
+    details = {"a": [{"b": ("l" * 600000, "short")}]}
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    (inner,) = arrived(server)["custom_details"]["a"]
+    assert inner["b"][0].endswith("of 600000 characters cut]")
+    assert inner["b"][1] == "short"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"numbers": list(range(200000))},
+        {str(n): n for n in range(100000)},
+        {"k" * 600000: 1},
+        {str(n): "short" for n in range(60000)},
+        {"a": [[]] * 300000},
+        {"n": [{"k": "\u00fc" * 20}] * 9000},
+    ],
+    ids=["numbers", "keys", "one key", "texts", "brackets", "objects"],
+)
+def test_where_no_text_is_large_the_beginning_of_it_all_is_kept(
+    details, events, server, caplog
+):
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    found = arrived(server)["custom_details"]
+    assert list(found) == ["custom_details"]
+    text, _, marker = found["custom_details"].partition(ELLIPSIS)
+    whole = json.dumps(details)
+    is_beginning = whole.startswith(text)
+    assert is_beginning and len(text) > 200000
+    assert marker == (
+        f" [{len(whole) - len(text)} of {len(whole)} characters cut]"
+    )
+    assert len(warnings_in(caplog)) == 1
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900])
+def test_details_that_are_nested_deeply_are_cut_all_the_same(
+    depth, events, server
+):
+    details = {"text": "y" * 600000}
+    for _ in range(depth):
+        details = {"a": details}
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    body = server.requests[-1].body
+    assert len(body) <= EVENT_LIMIT and b"characters cut]" in body
+
+
+def test_many_texts_take_no_longer_than_few(events, server):
+    """The page must not wait: this took minutes if done naively."""
+    details = {str(n): "x" * 40 for n in range(100000)}
+    began = time.process_time()
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    assert time.process_time() - began < 8
+    assert arrived(server)["custom_details"]
+
+
+def test_summary_and_details_are_both_cut_and_both_said(
+    events, server, caplog
+):
+    details = {"log": "l" * 600000}
+    events.trigger("s" * 2000, SOURCE, custom_details=details)
+    assert arrived(server)["summary"].endswith(ELLIPSIS)
+    first, second = warnings_in(caplog)
+    assert "summary" in first and "custom_details" in second
+
+
+def test_no_warning_shows_the_key(events, caplog):
+    events.trigger("s" * 2000, SOURCE, custom_details={"log": "l" * 600000})
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"links": [{"href": "https://example.com/" + "x" * 600000}]},
+        {"payload": {"component": "c" * 600000}},
+        {"client": "c" * 600000, "custom_details": {"log": "l" * 600000}},
+    ],
+    ids=["links", "component", "client"],
+)
+def test_what_cannot_be_shortened_is_an_error(properties, events, server):
+    with pytest.raises(ValueError, match="524288"):
+        events.trigger(SUMMARY, SOURCE, **properties)
+    assert server.requests == []
+
+
+class Long(NamedTuple):
+    """A long text, written briefly."""
+
+    text: str
+    times: int
+
+
+def written_out(value):
+    if isinstance(value, Long):
+        return value.text * value.times
+    if isinstance(value, dict):
+        return {key: written_out(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [written_out(item) for item in value]
+    return value
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=30),
+        st.builds(
+            Long, st.text(min_size=1, max_size=5), st.integers(0, 120000)
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(quick, max_examples=60)
+@given(
+    st.dictionaries(st.text(max_size=10), values, max_size=5),
+    st.text(min_size=1, max_size=5),
+    st.integers(1, 600),
+)
+@example({"a": Long("\x00", 200000), "b": Long("\\", 500000)}, "x", 1)
+@example({"a": Long("\U0001f600", 10**5), '"': Long("\ud83d", 10**5)}, "x", 9)
+def test_no_event_is_ever_over_the_limit(details, summary, times):
+    details, summary = written_out(details), summary * times
+    before = copy.deepcopy(details)
+    with EVENTS.session() as (events, server):
+        events.trigger(summary, SOURCE, custom_details=details)
+        (request,) = server.requests
+    assert_same(details, before)
+    assert len(request.body) <= EVENT_LIMIT
+    payload = request.json["payload"]
+    assert len(payload["summary"]) <= SUMMARY_LIMIT
+    whole = json.loads(json.dumps(details))
+    size = len(json.dumps(dict(payload, custom_details=whole)))
+    if size < EVENT_LIMIT - 200:
+        assert_same(payload["custom_details"], whole)
+    elif payload["custom_details"] != whole:
+        assert payload["custom_details"]
+        assert json.dumps(payload).count("characters cut]") >= 1
+
+
+def assert_same(one, other):
+    """As assert, but without printing half a megabyte."""
+    is_same = one == other
+    assert is_same
+
+
+class _Shared:
+    """One server for all the examples of a property."""
+
+    server = None
+
+    def session(self):
+        return self
+
+    def __enter__(self):
+        self.server.requests.clear()
+        self.events = pdpyras.EventsAPISession(KEY)
+        self.events.url = self.server.url
+        return self.events, self.server
+
+    def __exit__(self, *exc_info):
+        self.events.close()
+
+
+EVENTS = _Shared()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_server():
+    with wire.Server() as server:
+        server.handler = Refusing()
+        EVENTS.server = server
+        yield
+    EVENTS.server = None
+
+
+# ---------------------------------------------------------------------------
+# Strictly
+# ---------------------------------------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"summary": "x" * 1025},
+        {"custom_details": {"log": "l" * 600000}},
+        {"summary": "x" * 1025, "custom_details": {"log": "l" * 600000}},
+    ],
+    ids=["summary", "details", "both"],
+)
+def test_strictly_it_is_an_error(payload, send, request, server, caplog):
+    for name in ("events", "changes"):
+        request.getfixturevalue(name).strict_events = True
+    with pytest.raises(ValueError) as caught:
+        send(request, **payload)
+    assert "strict_events" in str(caught.value)
+    assert "The API would refuse" in str(caught.value)
+    assert KEY not in str(caught.value)
+    for word in payload:
+        assert word in str(caught.value)
+    assert server.requests == [] and warnings_in(caplog) == []
+
+
+def test_strictly_what_fits_is_sent(events, server):
+    events.strict_events = True
+    events.trigger("x" * 1024, SOURCE)
+    assert arrived(server)["summary"] == "x" * 1024
+
+
+def test_it_is_not_strict_by_default():
+    assert pdpyras.EventsAPISession(KEY).strict_events is False
+    assert pdpyras.ChangeEventsAPISession(KEY).strict_events is False
+
+
+# ---------------------------------------------------------------------------
+# The identity of an alert
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("action", ["trigger", "acknowledge", "resolve"])
+def test_a_long_dedup_key_is_never_cut(action, strict, events, server):
+    events.strict_events = strict
+    with pytest.raises(ValueError) as caught:
+        events.send_event(action, dedup_key="k" * 256)
+    assert "256" in str(caught.value) and "255" in str(caught.value)
+    assert server.requests == []
+
+
+def test_the_longest_dedup_key(events, server):
+    key = "\u00fc" * 255
+    events.trigger(SUMMARY, SOURCE, dedup_key=key)
+    assert server.requests[0].json["dedup_key"] == key
+
+
+# ---------------------------------------------------------------------------
+# What else an alert may say
+# ---------------------------------------------------------------------------
+
+
+def test_the_further_arguments_of_trigger(events, server):
+    events.trigger(
+        SUMMARY,
+        SOURCE,
+        component="disk",
+        group="storage",
+        class_="capacity",
+        client="Disk watch",
+        client_url="https://example.com/watch",
+        timestamp="2024-05-01T12:00:00Z",
+    )
+    (request,) = server.requests
+    assert request.json == {
+        "routing_key": KEY,
+        "event_action": "trigger",
+        "client": "Disk watch",
+        "client_url": "https://example.com/watch",
+        "payload": {
+            "summary": SUMMARY,
+            "source": SOURCE,
+            "severity": "critical",
+            "component": "disk",
+            "group": "storage",
+            "class": "capacity",
+            "timestamp": "2024-05-01T12:00:00Z",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "argument, place",
+    [
+        ("component", "component"),
+        ("group", "group"),
+        ("class_", "class"),
+        ("timestamp", "timestamp"),
+    ],
+)
+def test_each_goes_where_the_api_wants_it(argument, place, events, server):
+    events.trigger(SUMMARY, SOURCE, **{argument: "a text"})
+    assert arrived(server)[place] == "a text"
+    events.trigger(SUMMARY, SOURCE)
+    assert place not in server.requests[1].json["payload"]
+
+
+@pytest.mark.parametrize("argument", ["client", "client_url"])
+def test_the_client_is_not_in_the_payload(argument, events, server):
+    events.trigger(SUMMARY, SOURCE, **{argument: "a text"})
+    assert server.requests[0].json[argument] == "a text"
+    assert argument not in arrived(server)
+
+
+def test_a_point_in_time_is_spelled_out(events, changes, server):
+    moment = datetime(2024, 5, 1, 12, 30, tzinfo=timezone.utc)
+    events.trigger(SUMMARY, SOURCE, timestamp=moment)
+    changes.submit(SUMMARY, timestamp=moment)
+    times = [r.json["payload"]["timestamp"] for r in server.requests]
+    assert times == ["2024-05-01T12:30:00+00:00"] * 2
+
+
+def test_the_payload_wins_over_the_arguments(events, server):
+    payload = {"component": "from the payload", "class": "from it too"}
+    events.trigger(SUMMARY, SOURCE, payload=payload, component="c", class_="c")
+    found = arrived(server)
+    assert found["component"] == "from the payload"
+    assert found["class"] == "from it too"
+
+
+# ---------------------------------------------------------------------------
+# Change events
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("send", [via_submit, via_send_change_event])
+def test_change_events_hold_the_routing_key(send, request, server):
+    send(request)
+    (sent,) = server.requests
+    assert sent.json["routing_key"] == KEY
+    assert sent.target == "/v2/change/enqueue"
+
+
+def test_change_events_by_plain_post_hold_it_too(changes, server):
+    body = {"payload": {"summary": SUMMARY}}
+    changes.post("/v2/change/enqueue", json=body)
+    assert server.requests[0].json["routing_key"] == KEY
+    assert body == {"payload": {"summary": SUMMARY}}
+
+
+def test_the_routing_key_counts_as_well(changes, server):
+    """At the limit, what is added last must not push it over."""
+    for extra in range(-120, 20, 7):
+        changes.submit("s", custom_details={"t": "l" * (524130 + extra)})
+        assert len(server.requests.pop().body) <= EVENT_LIMIT

@@ -1,0 +1,341 @@
+"""Errors that help: what happened, why, and what can be done about it.
+
+The parts of an error, one by one, are in ``test_pdpyras.py``. Here is what
+a user reads on the screen after a call, over the wire.
+"""
+
+import pickle
+
+import pytest
+
+import pdpyras
+from tests import wire
+from tests.support import KEY
+
+REASONS = [f"Reason number {n} of the refusal" for n in range(12)]
+
+
+def error_of(call, *args, **kwargs):
+    with pytest.raises((pdpyras.PDClientError, pdpyras.URLError)) as caught:
+        call(*args, **kwargs)
+    return caught.value
+
+
+# ---------------------------------------------------------------------------
+# What the API said
+# ---------------------------------------------------------------------------
+
+
+def test_all_that_the_api_said_is_there(session, server):
+    server.reply(
+        400,
+        json={
+            "error": {
+                "message": "Invalid Input Provided",
+                "code": 2001,
+                "errors": REASONS,
+            }
+        },
+        headers={"x-request-id": "8e9eb6ff"},
+    )
+    error = error_of(session.rput, "users/P1", json={"name": ""})
+    assert error.errors == REASONS
+    assert (error.status_code, error.code) == (400, 2001)
+    assert error.request_id == "8e9eb6ff"
+    for text in (*REASONS, "2001", "8e9eb6ff", "status 400", "PUT"):
+        assert text in str(error)
+    assert f"{server.url}/users/P1" in str(error)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.rget("users/P1"),
+        lambda session: session.jpost("users", json={}),
+        lambda session: session.rdelete("users/P1"),
+        lambda session: session.list_all("users"),
+        lambda session: session.find("users", "J"),
+        lambda session: session.persist("users", "name", {"name": "J"}),
+        lambda session: session.subdomain,
+        lambda session: session.api_key_access,
+    ],
+)
+def test_no_way_of_asking_hides_it(call, session, server):
+    server.handler = lambda request: wire.Answer(
+        403,
+        json={"error": {"message": "No.", "code": 2010, "errors": REASONS}},
+        headers={"x-request-id": "8e9eb6ff"},
+    )
+    error = error_of(call, session)
+    for text in (*REASONS, "2010", "8e9eb6ff", "403"):
+        assert text in str(error)
+
+
+def test_the_events_api_is_quoted_as_well(events, changes, server):
+    server.handler = lambda request: wire.Answer(
+        400, json={"status": "invalid event", "errors": REASONS}
+    )
+    for call in (
+        lambda: events.trigger("Disk is full", "db1"),
+        lambda: events.resolve("key"),
+        lambda: changes.submit("Build 7 is out"),
+    ):
+        error = error_of(call)
+        assert error.errors == REASONS
+        assert REASONS[-1] in str(error)
+        assert KEY not in str(error)
+
+
+# ---------------------------------------------------------------------------
+# What can be done about it
+# ---------------------------------------------------------------------------
+
+
+def test_a_401_reminds_of_the_service_region(session, server):
+    server.reply(401, json={"error": {"message": "Unauthorized"}})
+    error = error_of(session.rget, "users/P1")
+    for text in ("service region", "`url`", server.url, "*-key", "401"):
+        assert text in str(error)
+    assert KEY not in str(error)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.rpost("incidents", json={"title": "T"}),
+        lambda session: session.rput("incidents/P1", json={"title": "T"}),
+        lambda session: session.rput("incidents", json=[{"id": "P1"}]),
+        lambda session: session.rpost("incidents/P1/notes", json={}),
+    ],
+)
+def test_a_400_for_a_missing_from_names_default_from(call, session, server):
+    server.handler = lambda request: wire.Answer(
+        400, json={"error": {"message": "Invalid", "errors": ["Requester"]}}
+    )
+    error = error_of(call, session)
+    assert "default_from" in str(error) and "From" in str(error)
+    session.default_from = "jane@example.com"
+    assert "default_from" not in str(error_of(call, session))
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_other_refusals_have_nothing_to_do_with_from(status, session, server):
+    server.reply(status)
+    error = error_of(session.rpost, "incidents", json={})
+    assert "default_from" not in str(error)
+
+
+def test_what_needs_no_from_is_not_reminded_of_it(session, server):
+    server.reply(400)
+    error = error_of(session.rpost, "teams", json={"name": "T"})
+    assert "default_from" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "timeout, text",
+    [(0.125, "0.125 s"), ((9, 0.125), "0.125 s")],
+)
+def test_a_timeout_names_the_seconds(timeout, text, session, server, naps):
+    session.timeout = timeout
+    session.max_network_attempts = 1
+    server.fault("stall", "status", times=2)
+    error = error_of(session.get, "users")
+    assert f"No answer within {text}" in str(error)
+    assert "2 attempts" in str(error) and "max_network_attempts" in str(error)
+    session.timeout = 60
+    server.fault("stall", "status", times=2)
+    error = error_of(session.get, "users", timeout=timeout)
+    assert f"No answer within {text}" in str(error)
+
+
+def test_a_timeout_while_connecting_names_its_seconds(trust, session, naps):
+    with wire.Server(tls=trust) as server:
+        session.url = server.url
+        session.verify = trust.ca_file
+        session.timeout = (0.125, 9)
+        session.max_network_attempts = 0
+        server.fault("stall", "tls")
+        error = error_of(session.get, "users")
+        assert "0.125 s" in str(error)
+
+
+def test_a_refused_connection_says_so(session, server, naps):
+    server.refuse()
+    error = error_of(session.get, "users")
+    assert "refused" in str(error)
+    assert "4 attempts" in str(error)
+
+
+def test_an_unknown_path_says_how_to_add_it(session, server):
+    error = error_of(session.list_all, "brand_new_things")
+    assert isinstance(error, pdpyras.URLError)
+    assert "CANONICAL_PATHS" in str(error)
+    assert server.requests == []
+
+
+# ---------------------------------------------------------------------------
+# How it reads
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        wire.Answer(502, body=b"<html>\r\n<body>\n\n\tBad Gateway\n</html>\n"),
+        wire.Answer(400, json={"error": {"message": "a\nb", "code": 1}}),
+        wire.Answer(400, json={"error": {"errors": ["a\r\nb", "c\td"]}}),
+        wire.Answer(400, json={"errors": "a\u2028b\u2029c\x85d\x0be\x0cf"}),
+        wire.Answer(200, body=b"no\n\njson\nat all\n"),
+        wire.Answer(401, body=b"\n\n"),
+        wire.Answer(500, headers={"x-request-id": "a"}),
+        wire.Answer(200, json={"other\nthing": 1}),
+        wire.Answer(404),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.content()[:12]!r}",
+)
+def test_an_error_is_one_paragraph(answer, session, server):
+    server.handler = lambda request: answer
+    seen = []
+    for call in (session.rget, session.jget):
+        try:
+            call("users/P1")
+        except pdpyras.PDClientError as error:
+            seen.append(error)
+    assert seen
+    for error in seen:
+        text = str(error)
+        assert len(text.splitlines()) == 1
+        assert all(character.isprintable() for character in text)
+        assert text.startswith(f"GET {server.url}/users/P1: ")
+        assert str(pickle.loads(pickle.dumps(error))) == text
+
+
+@pytest.mark.parametrize("kind", ["reset", "close", "garbage", "stall"])
+def test_trouble_on_the_way_is_one_paragraph_too(kind, session, server, naps):
+    session.timeout = 0.1 if kind == "stall" else 20
+    session.max_network_attempts = 0
+    server.fault(kind, "status")
+    error = error_of(session.get, "users")
+    text = str(error)
+    assert len(text.splitlines()) == 1
+    assert all(character.isprintable() for character in text)
+    assert text.startswith(f"GET {server.url}/users: gave up after 1 attempt ")
+    assert text.endswith(".")
+    assert "<" not in text  # No addresses of objects.
+
+
+def test_an_error_of_a_redirect_loop_can_be_pickled(server, session):
+    """Each answer on the way has a history; they must not multiply."""
+    server.handler = lambda request: wire.Answer(
+        302, headers={"Location": "/users"}
+    )
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("users")
+    data = pickle.dumps(caught.value)
+    assert len(data) < 200000
+    again = pickle.loads(data)
+    assert len(again.response.history) > 20
+    assert again.response.history[0].status_code == 302
+
+
+def test_an_error_after_a_broken_redirect_survives_pickling(session, server):
+    """Nobody has read that answer, and nobody needs to."""
+    server.reply(
+        raw=b"HTTP/1.1 302 Found\r\nLocation: /users/P2\r\n"
+        b"Content-Length: 99\r\n\r\nhalf of it"
+    )
+    server.reply(404, json={"error": {"message": "Not Found"}})
+    error = error_of(session.rget, "users/P1")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error)
+    assert again.response.history[0].status_code == 302
+
+
+def test_a_hint_is_a_sentence_of_its_own(session, server):
+    server.reply(400, json={"error": {"message": "Invalid", "code": 2001}})
+    text = str(error_of(session.rpost, "incidents", json={}))
+    assert text.endswith(".")
+    assert " This endpoint wants the header From" in text
+
+
+def test_the_message_of_an_error_without_an_answer_is_its_text():
+    error = pdpyras.PDClientError("It is said here.")
+    assert str(error) == error.msg == "It is said here."
+
+
+# ---------------------------------------------------------------------------
+# Bad input
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call, expected, came",
+    [
+        (lambda s: s.get(5), "str", "int"),
+        (lambda s: s.get(None), "str", "NoneType"),
+        (lambda s: s.rget({"id": "P1"}), "'self'", "P1"),
+        (lambda s: s.rget(["users"]), "dict", "list"),
+        (lambda s: s.get("https://example.com/"), "outside", "example.com"),
+        (lambda s: s.get("users\n"), "control character", "users\\n"),
+        (lambda s: s.get("/../x"), "dots", ".."),
+        (lambda s: s.request("BREW", "users"), "GET, POST", "BREW"),
+        (lambda s: s.list_all("users", page_size=0), "from 1", "0"),
+        (lambda s: s.list_all("users", page_size="ten"), "number", "'ten'"),
+        (lambda s: s.list_all("users", prefetch=99), "at most 16", "99"),
+        (lambda s: s.list_all("users", prefetch=-1), "from 0", "-1"),
+        (lambda s: s.list_all("users/P1"), "rget", "/users/{id}"),
+        (lambda s: s.list_all("users", params={"offset": -1}), "from 0", "-1"),
+        (lambda s: s.persist("users", "email", {}), "must contain", "email"),
+        (lambda s: setattr(s, "stagger_cooldown", -1), "number", "-1"),
+        (lambda s: setattr(s, "auth_type", "basic"), "'bearer'", "'basic'"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_sent(
+    call, expected, came, session, server, naps
+):
+    with pytest.raises(
+        (pdpyras.URLError, pdpyras.PDClientError, ValueError, AttributeError)
+    ) as caught:
+        call(session)
+    assert expected in str(caught.value)
+    assert came in str(caught.value)
+    assert server.connections == 0 and naps == []
+
+
+@pytest.mark.parametrize(
+    "call, expected, came",
+    [
+        (lambda e: e.send_event("open", "k"), "trigger, ack", "'open'"),
+        (lambda e: e.resolve(None), "non-empty str", "None"),
+        (lambda e: e.acknowledge(5), "str", "int"),
+        (lambda e: e.trigger("s", "o", dedup_key=5), "str", "int"),
+        (lambda e: e.trigger("s", "o", "k" * 256), "255", "256"),
+        (lambda e: e.trigger("s", "o", payload=[]), "dict", "list"),
+        (lambda e: e.trigger("s", "o", custom_details=5), "dict", "int"),
+        (lambda e: e.trigger("s", "o", severity="bad"), "critical", "'bad'"),
+        (lambda e: e.trigger(None, "o"), "summary", "None"),
+        (lambda e: e.trigger("s", ""), "source", "''"),
+        (
+            lambda e: e.trigger("s", "o", custom_details={"x": b"x"}),
+            "JSON",
+            "bytes",
+        ),
+        (lambda e: e.get("/v2/enqueue"), "POST", "GET"),
+    ],
+)
+def test_bad_events_are_named_before_anything_is_sent(
+    call, expected, came, events, server, naps
+):
+    with pytest.raises((pdpyras.PDClientError, ValueError)) as caught:
+        call(events)
+    assert expected in str(caught.value)
+    assert came in str(caught.value)
+    assert server.connections == 0 and naps == []
+
+
+@pytest.mark.parametrize("key", ["", " ", "k\n", "k k", "\u00fc", None, 5])
+def test_a_key_that_is_none_is_not_shown(key):
+    with pytest.raises(ValueError) as caught:
+        pdpyras.APISession(key)
+    assert "non-empty str" in str(caught.value)
+    assert "newline" in str(caught.value)

@@ -1,0 +1,560 @@
+"""When the network fails: retries, bounds, and nothing lost or doubled."""
+
+import itertools
+import math
+import os
+import threading
+
+import pytest
+import requests
+from urllib3.exceptions import HTTPError as Urllib3Error
+
+import pdpyras
+from tests import wire
+
+GOOD = {"user": {"id": "P1", "name": "x" * 200}}
+USER = GOOD["user"]
+
+#: What a connection can do to a request or an answer, and a retry cures.
+TRANSIENT = [
+    ("reset", "connect"),
+    ("close", "connect"),
+    ("garbage", "connect"),
+    ("reset", "request"),
+    ("close", "request"),
+    ("garbage", "request"),
+    ("reset", "status"),
+    ("close", "status"),
+    ("garbage", "status"),
+    ("stall", "status"),
+    ("reset", "headers"),
+    ("close", "headers"),
+    ("stall", "headers"),
+    ("reset", "body"),
+    ("truncate", "body"),
+    ("stall", "body"),
+    ("gzip-truncated", "body"),
+]
+
+
+@pytest.fixture(autouse=True)
+def answers(server):
+    """The server's right answer to everything."""
+    server.handler = lambda request: wire.Answer(json=GOOD)
+
+
+@pytest.fixture(autouse=True)
+def quick(request, naps):
+    """No stall is waited for longer than this, and no pause is taken."""
+    if "session" in request.fixturenames:
+        request.getfixturevalue("session").timeout = 0.1
+
+
+def attempts(server, stage):
+    """How often the server was called, as far as it can know."""
+    if stage in ("connect", "request"):
+        return server.connections
+    return len(server.requests)
+
+
+@pytest.mark.parametrize("kind, stage", TRANSIENT)
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_retry_cures_it(method, kind, stage, server, session, naps):
+    server.fault(kind, stage, times=2)
+    response = session.request(method, "/users/P1")
+    assert response.json() == GOOD
+    assert naps == [3, 6]
+    assert attempts(server, stage) == 3
+
+
+@pytest.mark.parametrize("kind, stage", TRANSIENT)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_in_the_end_it_is_an_error(method, kind, stage, server, session, naps):
+    server.fault(kind, stage, times=math.inf)
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.request(method, "/users/P1")
+    assert type(caught.value) is pdpyras.PDClientError
+    assert caught.value.response is None
+    assert isinstance(
+        caught.value.__cause__,
+        (requests.RequestException, Urllib3Error, OSError),
+    )
+    assert naps == [3, 6, 12]
+    assert attempts(server, stage) == 1 + session.max_network_attempts
+    server.script.clear()
+    assert session.get("/users/P1").json() == GOOD
+    assert session.get("/users/P1").json() == GOOD
+    assert len(naps) == 3
+
+
+def test_a_refused_connection(server, session, naps):
+    session.get("/users/P1")
+    server.refuse()
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("/users/P1")
+    assert isinstance(caught.value.__cause__, requests.ConnectionError)
+    assert naps == [3, 6, 12]
+    naps.during = lambda: len(naps) == 5 and server.listen()
+    assert session.rget("/users/P1") == USER
+    assert naps == [3, 6, 12, 3, 6]
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["reset", "truncate", "garbage"])
+def test_a_chunked_body_that_breaks_off(
+    kind, packed, chunks, server, session, naps
+):
+    answer = wire.Answer(json=GOOD, gzip=packed, chunks=chunks)
+    server.fault(kind, "body", answer=answer)
+    assert session.rget("/users/P1") == USER
+    assert naps == [3]
+
+
+def test_a_chunked_body_that_breaks_off_between_chunks(server, session, naps):
+    answer = wire.Answer(json=GOOD, chunks=3)
+    body = answer.parts("GET")[2]
+    size = body.index(b"\r\n") + 4 + int(body[: body.index(b"\r\n")], 16)
+    for at in (0, size, 2 * size, len(body) - 5):
+        server.fault("truncate", "body", at=at, answer=answer)
+    session.max_network_attempts = 4
+    assert session.rget("/users/P1") == USER
+    assert naps == [3, 6, 12, 24]
+
+
+def test_an_answer_cut_after_any_byte_is_not_taken_for_whole(
+    server, session, naps
+):
+    session.max_network_attempts = 1
+    for part, name in enumerate(("status", "headers", "body")):
+        length = len(wire.Answer(json=GOOD).parts("GET")[part])
+        for at in range(0, length, 1 if name != "body" else 40):
+            server.fault("close", name, at=at)
+            assert session.rget("/users/P1") == USER, (name, at)
+
+
+def test_half_a_gzip_stream_of_any_length(server, session, naps):
+    whole = wire.Answer(json=GOOD, gzip=True).content()
+    session.max_network_attempts = 1
+    for size in range(1, len(whole)):
+        server.reply(
+            body=whole[:size],
+            headers={
+                "Content-Encoding": "gzip",
+                "Content-Type": "application/json",
+            },
+        )
+        assert session.rget("/users/P1") == USER, size
+    server.reply(json=GOOD, gzip=True)
+    server.reply(204, headers={"Content-Encoding": "gzip"})
+    server.reply(200, headers={"Content-Encoding": "gzip"})
+    count = len(naps)
+    assert session.rget("/users/P1") == USER
+    assert session.get("/users/P1").content == b""
+    assert session.get("/users/P1").content == b""
+    assert len(naps) == count
+
+
+def test_a_body_longer_than_announced_spoils_no_other_answer(
+    server, session, naps
+):
+    server.fault("wrong-length", "body")
+    with pytest.raises(pdpyras.PDClientError):
+        session.rget("/users/P1")
+    assert session.rget("/users/P1") == USER
+
+
+def test_garbage_in_a_body_is_the_servers_error(server, session):
+    server.fault("garbage", "body")
+    with pytest.raises(pdpyras.PDServerError):
+        session.rget("/users/P1")
+    assert session.rget("/users/P1") == USER
+
+
+@pytest.mark.parametrize("kind", ["reset", "close", "garbage"])
+def test_a_pooled_connection_that_has_ended(kind, server, session, naps):
+    for _ in range(3):
+        server.fault(kind, "idle")
+        assert session.rget("/users/P1") == USER
+        assert session.rput("/users/P1", json=USER) == USER
+    assert len(server.requests) == 6
+    assert len(naps) <= 3
+
+
+@pytest.mark.parametrize("timeout", [0.05, (3, 0.05)])
+def test_a_timeout_is_an_error_in_the_end(timeout, server, session, naps):
+    session.timeout = timeout
+    server.fault("stall", "status", times=math.inf)
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("/users/P1")
+    assert isinstance(caught.value.__cause__, requests.Timeout)
+    assert naps == [3, 6, 12]
+
+
+@pytest.mark.parametrize("timeout", [30, (30, 30), None])
+def test_a_timeout_of_one_call(timeout, server, session, naps):
+    session.timeout = 0.05
+    late = threading.Event()
+
+    def handler(request):
+        late.wait(0.3)
+        return wire.Answer(json=GOOD)
+
+    server.handler = handler
+    assert session.get("/users/P1", timeout=timeout).json() == GOOD
+    assert naps == []
+    assert session.timeout == 0.05
+    naps.during = late.set
+    assert session.get("/users/P1").json() == GOOD
+    assert naps == [3]
+
+
+def test_the_number_of_retries_is_a_setting(server, session, naps):
+    for limit in (0, 1, 5):
+        session.max_network_attempts = limit
+        server.requests.clear()
+        naps.clear()
+        server.fault("close", "status", times=limit + 1)
+        with pytest.raises(pdpyras.PDClientError):
+            session.get("/users/P1")
+        assert len(server.requests) == 1 + limit
+        assert naps == [3 * 2**n for n in range(limit)]
+
+
+def test_every_call_starts_afresh(server, session, naps):
+    for _ in range(3):
+        server.fault("close", "status", times=3)
+        assert session.rget("/users/P1") == USER
+    assert naps == [3, 6, 12] * 3
+
+
+def test_waits_grow_through_trouble_of_all_kinds(server, session, naps):
+    session.retry[500] = 2
+    server.fault("close", "status")
+    server.reply(500)
+    server.fault("reset", "status")
+    server.reply(500)
+    assert session.rget("/users/P1") == USER
+    assert naps == [3, 6, 12, 24]
+
+
+def test_each_retry_is_logged_with_endpoint_reason_and_wait(
+    server, session, naps, caplog
+):
+    server.fault("close", "status", times=2)
+    session.get("/users/P1")
+    records = [r for r in caplog.records if r.name.startswith("pdpyras")]
+    assert [r.levelname for r in records] == ["WARNING"] * 2
+    for record, wait in zip(records, ("3", "6")):
+        text = record.getMessage()
+        assert "/users/P1" in text and "GET" in text
+        assert wait in text
+
+
+def test_an_interrupted_iteration_loses_and_repeats_nothing(
+    server, session, naps
+):
+    def page(request):
+        query = dict(request.query)
+        first, size = int(query["offset"]), int(query["limit"])
+        users = [{"id": n} for n in range(first, min(first + size, 95))]
+        return wire.Answer(json={"users": users, "more": first + size < 95})
+
+    server.handler = page
+    for kind, stage in TRANSIENT:
+        server.fault(kind, stage)
+    session.max_network_attempts = len(TRANSIENT)
+    found = [user["id"] for user in session.iter_all("users", page_size=10)]
+    assert found == list(range(95))
+    assert len(naps) == len(TRANSIENT)
+
+
+# What no retry can cure
+
+
+def hopeless(session, naps, *args, **options):
+    with pytest.raises((pdpyras.PDClientError, pdpyras.URLError)) as caught:
+        session.request(*args, **options)
+    assert naps == []
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-One": "a\nb"},
+        {"X-One": "a\r\nX-Two: b"},
+        {"X-One": 5},
+        {"X\nOne": "a"},
+        {" X-One": "a"},
+    ],
+)
+def test_an_invalid_header(headers, server, session, naps):
+    error = hopeless(session, naps, "GET", "/users", headers=headers)
+    assert isinstance(error, pdpyras.PDClientError)
+    assert server.requests == []
+
+
+def test_an_invalid_sender(server, session, naps):
+    session.default_from = "user@example.com\nX-Two: b"
+    hopeless(session, naps, "GET", "/users")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://",
+        "http://[::1",
+        "https://*",
+        "nonsense://127.0.0.1",
+        "https://" + "x" * 64 + ".invalid",
+        "http://127.0.0.1:99999999",
+    ],
+)
+def test_an_invalid_url(base, session, naps):
+    session.url = base
+    hopeless(session, naps, "GET", "/users")
+
+
+def test_an_invalid_json_body(server, session, naps):
+    error = hopeless(session, naps, "POST", "/users", json={"n": float("nan")})
+    assert isinstance(error.__cause__, (ValueError, requests.RequestException))
+    with pytest.raises((pdpyras.PDClientError, TypeError)):
+        session.post("/users", json={"n": object()})
+    assert server.requests == []
+    assert naps == []
+
+
+def test_a_certificate_that_does_not_verify(trust, session, naps):
+    with wire.Server(tls=trust) as server:
+        session.url = server.url
+        error = hopeless(session, naps, "GET", "/users")
+        assert isinstance(error.__cause__, requests.exceptions.SSLError)
+        assert server.connections == 1
+        assert server.requests == []
+        assert session.get("/users", verify=trust.ca_file).ok
+
+
+def test_a_certificate_for_another_host(session, naps):
+    pytest.importorskip("trustme")
+    with wire.certificates("other.invalid") as trust:
+        with wire.Server(tls=trust) as server:
+            session.url = server.url
+            session.verify = trust.ca_file
+            hopeless(session, naps, "GET", "/users")
+            assert server.connections == 1
+
+
+@pytest.mark.parametrize("kind", ["reset", "close"])
+def test_a_broken_tls_handshake_is_worth_a_retry(kind, trust, session, naps):
+    with wire.Server(tls=trust) as server:
+        session.url = server.url
+        session.verify = trust.ca_file
+        session.timeout = 5
+        server.fault(kind, "tls", times=2)
+        assert session.get("/users").ok
+        assert naps == [3, 6]
+        assert server.connections == 3
+
+
+def test_a_redirect_loop(server, session, naps):
+    session.max_redirects = 5
+    server.handler = lambda request: wire.Answer(
+        302, headers={"Location": "/users"}
+    )
+    error = hopeless(session, naps, "GET", "/users")
+    assert isinstance(error.__cause__, requests.TooManyRedirects)
+    assert len(server.requests) == 6
+
+
+# Bodies that cannot be copied
+
+CONTENT = bytes(range(256)) * 1000
+CURABLE = [("reset", "request"), ("close", "status"), ("truncate", "body")]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "body"
+    path.write_bytes(CONTENT)
+    with path.open("rb") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("kind, stage", CURABLE)
+def test_an_open_file_is_sent_whole_again(
+    kind, stage, server, session, naps, file
+):
+    server.fault(kind, stage, times=2)
+    assert session.post("/users", data=file).ok
+    assert len(naps) == 2
+    assert server.requests[-1].body == CONTENT
+    assert not file.closed
+
+
+def test_an_open_file_is_sent_whole_after_a_429(server, session, naps, file):
+    server.reply(429, times=2)
+    assert session.post("/users", data=file).ok
+    assert [r.body == CONTENT for r in server.requests] == [True] * 3
+
+
+def test_a_file_is_sent_from_where_it_stood(server, session, naps, file):
+    file.seek(1000)
+    server.reply(429)
+    server.fault("close", "status")
+    assert session.post("/users", data=file).ok
+    assert [r.body == CONTENT[1000:] for r in server.requests] == [True] * 3
+
+
+def test_an_upload_is_sent_whole_again(server, session, naps, file):
+    server.reply(429)
+    assert session.post("/users", files={"one": file}).ok
+    assert [CONTENT in r.body for r in server.requests] == [True] * 2
+    for request in server.requests:
+        kind, _, boundary = request.headers["Content-Type"].partition("=")
+        assert kind == "multipart/form-data; boundary"
+        assert boundary.encode() in request.body
+
+
+def test_a_pipe_is_not_sent_twice(server, session, naps):
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe:
+        with open(writing, "wb") as stream:
+            stream.write(b"once")
+        server.fault("close", "status")
+        with pytest.raises(pdpyras.PDClientError):
+            session.post("/users", data=pipe)
+    assert [r.body for r in server.requests] == [b"once"]
+    assert naps == []
+
+
+@pytest.mark.parametrize("kind, stage", CURABLE)
+def test_a_generator_is_not_sent_twice(kind, stage, server, session, naps):
+    pieces = (b"%d" % n for n in range(10))
+    server.fault(kind, stage)
+    with pytest.raises(pdpyras.PDClientError):
+        session.post("/users", data=pieces)
+    assert naps == []
+    assert server.connections == 1
+
+
+def test_a_generator_is_sent_once_where_a_status_asks_for_a_retry(
+    server, session, naps
+):
+    server.reply(429)
+    try:
+        response = session.post("/users", data=iter([b"one", b"two"]))
+        assert response.status_code == 429
+    except pdpyras.PDClientError:
+        pass
+    assert [r.body for r in server.requests] == [b"onetwo"]
+
+
+def test_a_generator_arrives_whole(server, session):
+    assert session.post("/users", data=iter([b"one", b"two"])).ok
+    assert [r.body for r in server.requests] == [b"onetwo"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"json": {"k": ["v"]}},
+        {"data": b"bytes"},
+        {"data": "text"},
+        {"data": {"form": "field"}},
+    ],
+)
+def test_plain_bodies_are_sent_again_as_they_were(
+    options, server, session, naps
+):
+    server.reply(429)
+    server.fault("reset", "status")
+    assert session.post("/users", **options).ok
+    first, second, third = [r.body for r in server.requests]
+    assert first and first == second == third
+
+
+# Connections
+
+
+def test_one_connection_serves_all_calls(server, session, naps):
+    session.timeout = 5
+    server.reply(429, json={}, times=2)
+    server.reply(404, json={})
+    server.reply(500, json={})
+    server.reply(204)
+    for n in itertools.count():
+        session.request(("GET", "POST", "DELETE")[n % 3], "/users/P1")
+        if len(server.requests) >= 20:
+            break
+    assert server.connections == 1
+
+
+def test_many_threads_share_one_session(server, session, naps):
+    threads, calls = 32, 50
+    session.timeout = 30
+    server.handler = lambda request: wire.Answer(
+        json={"user": {"id": request.path.rpartition("/")[2]}}
+    )
+    wrong = []
+    barrier = threading.Barrier(threads)
+
+    def work(number):
+        barrier.wait(30)
+        for call in range(calls):
+            name = f"P{number}X{call}"
+            try:
+                user = session.rget(f"/users/{name}")
+                if user != {"id": name}:
+                    wrong.append((name, user))
+            except Exception as error:
+                wrong.append((name, error))
+
+    workers = [
+        threading.Thread(target=work, args=(n,)) for n in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+    total = threads * calls
+    assert len(server.requests) == total
+    assert session.total_call_count == total
+    assert dict(session.api_call_counts) == {"GET /users/{id}": total}
+    assert session.total_call_time == pytest.approx(
+        sum(session.api_time.values())
+    )
+    assert session.total_call_time > 0
+
+
+class Hesitant(dict):
+    """A dict whose reader is overtaken by others before it can write."""
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        threading.Event().wait(0.001)
+        return value
+
+    def get(self, key, default=None):
+        value = super().get(key, default)
+        threading.Event().wait(0.001)
+        return value
+
+
+def test_counters_lose_nothing_to_a_race(server, session):
+    session.timeout = 30
+    session.api_call_counts = Hesitant()
+    session.api_time = Hesitant()
+    workers = [
+        threading.Thread(
+            target=lambda: [session.get("/users/P1") for _ in range(10)]
+        )
+        for _ in range(8)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert dict(session.api_call_counts) == {"GET /users/{id}": 80}

@@ -1,0 +1,348 @@
+"""The distribution: what is built, what it installs, what it leaves behind.
+
+Everything is built from a copy of this tree, without a network: the build's
+own requirements are those of the tests, and an installed copy finds requests
+where the tests find it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from typing import Any, Dict, List, Set, Tuple
+
+import pytest
+
+import pdpyras
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TYPED_CLIENT = """
+from typing import Any, Dict, Optional
+
+import pdpyras
+import requests
+from api_toolkit.connector import APIConnector
+from pdpyras_sandbox import Sandbox
+
+session = pdpyras.APISession("any-key", default_from="me@example.com")
+session.retry[404] = 5
+response: requests.Response = session.get("/users", params={"limit": 1})
+for user in session.iter_all("users", page_size=50, total=True):
+    print(user["email"])
+found: Optional[Dict[str, Any]] = session.find("users", "Jane")
+events = pdpyras.EventsAPISession("any-key")
+key: str = events.trigger("Disk is full", "db1.example.com")
+events.resolve(dedup_key=key)
+try:
+    session.rget("/users/me")
+except pdpyras.PDHTTPError as error:
+    print(error.response.status_code, error.msg)
+pdpyras.time.sleep(0)
+box: Sandbox = Sandbox()
+connector = APIConnector(max_retries=2)
+limit: float = pdpyras.ITERATION_LIMIT
+"""
+
+# Each line is a mistake, unless the types went missing.
+MISTAKES = """
+import pdpyras
+import pdpyras_sandbox
+from api_toolkit.connector import APIConnector
+
+pdpyras.APISession(5)
+pdpyras.APISession("any-key").no_such_method()
+pdpyras.EventsAPISession("any-key").resolve(5)
+pdpyras_sandbox.Sandbox().no_such_method()
+APIConnector().no_such_method()
+"""
+
+
+def read(*names: str) -> str:
+    with open(os.path.join(ROOT, *names), encoding="utf-8") as file:
+        return file.read()
+
+
+def lines(name: str) -> List[str]:
+    return [line for line in read(name).split("\n") if line]
+
+
+# What a fresh clone would not have, and the rebuilt documentation.
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", "docs", *(line.rstrip("/") for line in lines(".gitignore"))
+)
+
+
+def run(*command: str, cwd: str, status: int = 0) -> str:
+    """The output of a command, which must end with this status."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COV_", "MYPY"))
+    }
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: Any) -> str:
+    """An empty directory, from which nothing of the project is in sight."""
+    return str(tmp_path_factory.mktemp("packaging"))
+
+
+@pytest.fixture(scope="module")
+def tree(work: str) -> str:
+    """A copy of the project as a fresh clone has it."""
+    pytest.importorskip("setuptools")
+    pytest.importorskip("wheel")
+    target = os.path.join(work, "tree")
+    shutil.copytree(ROOT, target, ignore=NOT_COPIED)
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: str, work: str) -> str:
+    """The path of the wheel."""
+    dist = os.path.join(work, "dist")
+    run(
+        sys.executable, "-m", "pip", "wheel", "--no-build-isolation",
+        "--no-deps", "--no-index", "--wheel-dir", dist, tree, cwd=work,
+    )  # fmt: skip
+    (name,) = os.listdir(dist)
+    return os.path.join(dist, name)
+
+
+class Environment:
+    """A virtual environment with pip, which borrows the tests' packages."""
+
+    def __init__(self, directory: str) -> None:
+        self.work = directory
+        where = os.path.join(directory, "venv")
+        venv.create(where, with_pip=True)
+        self.python = os.path.join(where, "bin", "python")
+        if os.name == "nt":
+            self.python = os.path.join(where, "Scripts", "python.exe")
+        print_path = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        self.site = run(self.python, "-c", print_path, cwd=directory).strip()
+        with open(os.path.join(self.site, "borrowed.pth"), "w") as file:
+            file.write(sysconfig.get_path("purelib"))
+        self.bare = self.files()
+
+    def run(self, *arguments: str) -> str:
+        """The output of this environment's Python."""
+        return run(self.python, *arguments, cwd=self.work)
+
+    def install(self, wheel: str) -> None:
+        """Install the wheel, unless it already is."""
+        if self.files() != self.bare:
+            return
+        # Whether or not a copy is installed where packages are borrowed.
+        self.run(
+            "-m", "pip", "install", "--no-index", "--no-deps",
+            "--ignore-installed", wheel,
+        )  # fmt: skip
+
+    def uninstall(self) -> None:
+        self.run("-m", "pip", "uninstall", "--yes", "pdpyras")
+
+    def files(self) -> Set[str]:
+        """Everything installed, compiled files aside."""
+        return {
+            os.path.join(root, name)
+            for root, _, names in os.walk(self.site)
+            for name in names
+            if not name.endswith(".pyc")
+        }
+
+
+@pytest.fixture(scope="module")
+def environment(work: str) -> Environment:
+    return Environment(work)
+
+
+@pytest.fixture
+def installed(environment: Environment, wheel: str) -> Environment:
+    """The environment, in which the wheel is installed."""
+    environment.install(wheel)
+    return environment
+
+
+def metadata(wheel: str) -> Dict[str, List[str]]:
+    """The fields of the wheel's METADATA."""
+    fields: Dict[str, List[str]] = {}
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+        head = archive.read(name).decode("utf-8").split("\n\n")[0]
+    for line in head.splitlines():
+        field, _, value = line.partition(": ")
+        fields.setdefault(field, []).append(value)
+    return fields
+
+
+def test_the_version_is_written_down_in_one_place(wheel: str) -> None:
+    assert metadata(wheel)["Version"] == [pdpyras.__version__]
+    for name in ("setup.py", "pyproject.toml", "Makefile", "README.rst"):
+        assert pdpyras.__version__ not in read(name), name
+
+
+def test_the_changelog_begins_with_the_version() -> None:
+    newest = re.search(r"^(\d+\.\d+\.\d+)", read("CHANGELOG.rst"), re.M)
+    assert newest and newest.group(1) == pdpyras.__version__
+
+
+def test_the_wheel_requires_what_the_requirements_list(wheel: str) -> None:
+    listed = lines("requirements.txt")
+    required = metadata(wheel)["Requires-Dist"]
+    plain = [re.sub(r"[ ()]", "", text) for text in required]
+    assert sorted(plain) == sorted(listed)
+    assert not any("<" in text or "==" in text for text in listed)
+    assert metadata(wheel)["Requires-Python"] == [">=3.6"]
+
+
+def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.split("/")[0] for name in archive.namelist()}
+    assert names == {
+        "api_toolkit",
+        "pdpyras-stubs",
+        f"pdpyras-{pdpyras.__version__}.dist-info",
+        "pdpyras.py",
+        "pdpyras_sandbox-stubs",
+        "pdpyras_sandbox.py",
+    }
+
+
+def test_the_stubs_are_the_sources(wheel: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for module in ("pdpyras", "pdpyras_sandbox"):
+            stub = archive.read(f"{module}-stubs/__init__.pyi")
+            assert stub == archive.read(f"{module}.py")
+            assert stub.decode("utf-8") == read(f"{module}.py")
+        assert "api_toolkit/py.typed" in archive.namelist()
+
+
+def test_an_installed_copy_imports(installed: Environment) -> None:
+    names = "pdpyras, pdpyras_sandbox, api_toolkit.connector"
+    where = installed.run(
+        "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"
+    )
+    assert where.strip() == os.path.join(installed.site, "pdpyras.py")
+
+
+def test_uninstalling_leaves_nothing(installed: Environment) -> None:
+    added = installed.files() - installed.bare
+    assert any(path.endswith("__init__.pyi") for path in added)
+    installed.run("-c", "import pdpyras, pdpyras_sandbox, api_toolkit")
+    installed.uninstall()
+    assert installed.files() == installed.bare
+    left = [name for name in os.listdir(installed.site) if "pdpyras" in name]
+    assert left == []
+
+
+MYPY = ("mypy", "--strict", "--cache-dir", ".mypy", "--python-executable")
+PYRIGHT = ("pyright", "--pythonpath")
+
+
+@pytest.mark.parametrize("checker", [MYPY, PYRIGHT], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    ("text", "mistakes"),
+    [(TYPED_CLIENT, []), (MISTAKES, ["6", "7", "8", "9", "10"])],
+    ids=["clean", "mistakes"],
+)
+def test_type_checkers_see_the_types(
+    installed: Environment,
+    checker: Tuple[str, ...],
+    text: str,
+    mistakes: List[str],
+) -> None:
+    pytest.importorskip(checker[0])
+    with open(os.path.join(installed.work, "client.py"), "w") as file:
+        file.write(text)
+    said = run(
+        sys.executable, "-m", *checker, installed.python, "client.py",
+        cwd=installed.work, status=1 if mistakes else 0,
+    )  # fmt: skip
+    found = re.findall(r"client\.py:(\d+):(?:\d+ -)? error", said)
+    assert found == mistakes, said
+
+
+def relative_files(top: str) -> Set[str]:
+    return {
+        os.path.relpath(os.path.join(root, name), top)
+        for root, _, names in os.walk(top)
+        for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def unpacked(tree: str, work: str) -> str:
+    """The directory of the unpacked sdist."""
+    build = (
+        "import sys, setuptools.build_meta as b; b.build_sdist(sys.argv[1])"
+    )
+    target = os.path.join(work, "sdist")
+    os.mkdir(target)
+    # From a copy: building adds files that no clone has.
+    source = os.path.join(work, "source")
+    shutil.copytree(tree, source, ignore=NOT_COPIED)
+    run(sys.executable, "-c", build, target, cwd=source)
+    (name,) = os.listdir(target)
+    run(sys.executable, "-m", "tarfile", "-e", name, ".", cwd=target)
+    return os.path.join(target, name[: -len(".tar.gz")])
+
+
+def test_the_sdist_holds_the_whole_project(tree: str, unpacked: str) -> None:
+    there = relative_files(unpacked)
+    here = {
+        path
+        for path in relative_files(tree)
+        if not path.startswith(("build" + os.sep, "pdpyras.egg-info"))
+    }
+    assert here - there == set()
+    assert os.path.join("tests", "test_packaging.py") in there
+    generated = {"PKG-INFO", "setup.cfg"}
+    extra = {path for path in there - here if "egg-info" not in path}
+    assert extra <= generated
+
+
+@pytest.mark.once
+def test_the_suite_can_be_collected_from_the_sdist(unpacked: str) -> None:
+    run(sys.executable, "-m", "pytest", "--collect-only", "-q", cwd=unpacked)
+
+
+def readme_sample() -> str:
+    """The first Python sample of README.rst."""
+    after = read("README.rst").split(".. code-block:: python\n", 1)[1]
+    lines = []
+    for line in after.split("\n"):
+        if line and not line.startswith("    "):
+            break
+        lines.append(line[4:])
+    return "\n".join(lines)
+
+
+def test_the_readme_holds_for_an_installed_copy(
+    installed: Environment,
+) -> None:
+    printed = installed.run("-W", "error", "-c", readme_sample())
+    assert "jane@example.com" in printed
+
+
+def test_the_readme_passes_the_registry_s_check(wheel: str) -> None:
+    pytest.importorskip("twine")
+    run(
+        sys.executable, "-m", "twine", "check", "--strict", wheel,
+        cwd=os.path.dirname(wheel),
+    )  # fmt: skip

@@ -1,0 +1,839 @@
+"""What is tried again, how often, and after which pause.
+
+``Attempts`` decides and neither sends nor sleeps: its rules come first, and
+without a network. Then the same over the wire; trouble of the network itself
+is in ``test_network.py``.
+"""
+
+import io
+import itertools
+import logging
+import os
+import pickle
+import socket
+import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+import requests
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import pdpyras
+from tests import wire
+from tests.support import KEY
+
+URL = "https://api.pagerduty.com/users"
+
+
+@pytest.fixture
+def client():
+    """A session whose pauses are 2, 4, 8 ... seconds; it sends nothing."""
+    with pdpyras.APISession(KEY) as session:
+        session.sleep_timer = 1
+        yield session
+
+
+def answer(status, **headers):
+    """A response as the policy sees it; ``_`` in names stands for ``-``."""
+    response = requests.Response()
+    response.status_code = status
+    for name, value in headers.items():
+        response.headers[name.replace("_", "-")] = value
+    return response
+
+
+def pauses(client, statuses, **headers):
+    """The pause after each of these answers, up to one without."""
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    found = []
+    for status in statuses:
+        pause = attempts.after_response(answer(status, **headers))
+        if pause is None:
+            return found
+        found.append(pause)
+    raise AssertionError(f"no end after {found}")
+
+
+def first_pause(client, status=429, **headers):
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    return attempts.after_response(answer(status, **headers))
+
+
+def forever(status):
+    return itertools.repeat(status)
+
+
+def in_seconds(seconds):
+    """An HTTP date, so many seconds from now."""
+    moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    return format_datetime(moment, usegmt=True)
+
+
+# ---------------------------------------------------------------------------
+# How often
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "max_http_attempts, expected",
+    [(4, [2, 4, 8, 16]), (6, [2, 4, 8, 16, 32])],
+    ids=["30 seconds", "62 seconds"],
+)
+def test_the_worked_examples_of_the_guide(max_http_attempts, expected, client):
+    client.retry[404] = 5
+    client.max_http_attempts = max_http_attempts
+    client.sleep_timer = 1
+    client.sleep_timer_base = 2
+    assert pauses(client, forever(404)) == expected
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 302, 400, 404, 500, 503])
+def test_by_default_nothing_is_tried_again(status, client):
+    assert first_pause(client, status) is None
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@pytest.mark.parametrize("limit", [3, -1])
+def test_a_success_in_retry_is_ignored(status, limit, client):
+    client.retry[status] = limit
+    assert first_pause(client, status) is None
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+def test_minus_one_is_without_limit(status, client):
+    client.retry[status] = -1
+    client.max_http_attempts = 3
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    for _ in range(2000):
+        assert attempts.after_response(answer(status))
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+def test_zero_is_no_retry_and_no_exception(status, client, caplog):
+    client.retry[status] = 0
+    assert first_pause(client, status) is None
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_so_many_retries_of_a_status(status, limit, client):
+    client.retry[status] = limit
+    assert len(pauses(client, forever(status))) == limit
+
+
+def test_every_status_has_retries_of_its_own(client):
+    client.retry.update({500: 2, 502: 1})
+    assert len(pauses(client, [500, 502, 500, 502])) == 3
+    assert len(pauses(client, [502, 500, 500, 500])) == 3
+    assert len(pauses(client, [500, 404])) == 1
+
+
+def test_the_retries_of_all_statuses_have_a_limit_in_common(client):
+    client.retry.update({500: 9, 502: 9})
+    client.max_http_attempts = 3
+    assert pauses(client, [500, 502, 500, 502]) == [2, 4, 8]
+    client.max_http_attempts = 0
+    assert first_pause(client, 500) is None
+
+
+def test_unlimited_retries_do_not_use_up_the_limited_ones(client):
+    client.retry[500] = 2
+    client.max_http_attempts = 2
+    statuses = [429] * 20 + [500, 429, 500, 500]
+    assert len(pauses(client, statuses)) == 23
+
+
+def test_the_default_settings():
+    assert pdpyras.PDSession.max_http_attempts == 10
+    assert pdpyras.PDSession.max_network_attempts == 3
+    assert pdpyras.PDSession.sleep_timer == 1.5
+    assert pdpyras.PDSession.sleep_timer_base == 2
+    assert pdpyras.PDSession.sleep_timer_max == 60
+    assert pdpyras.PDSession.stagger_cooldown.fget is not None
+    assert pdpyras.APISession(KEY).stagger_cooldown == 0
+    assert pdpyras.APISession(KEY).retry == {}
+    for kind in (pdpyras.EventsAPISession, pdpyras.ChangeEventsAPISession):
+        assert kind(KEY).retry == {500: 2, 502: 4, 503: 6, 504: 6}
+
+
+def test_each_session_has_its_own_settings():
+    for kind in (pdpyras.APISession, pdpyras.EventsAPISession):
+        one, other = kind(KEY), kind(KEY)
+        one.retry[500] = 99
+        one.stagger_cooldown = 1
+        assert other.retry.get(500) != 99
+        assert other.stagger_cooldown == 0
+    assert pdpyras.PDSession.retry == {}
+
+
+def test_a_subclass_may_state_what_is_tried_again():
+    class Mine(pdpyras.APISession):
+        retry = {502: 3}
+
+    mine = Mine(KEY)
+    mine.retry[500] = 1
+    assert mine.retry == {502: 3, 500: 1}
+    assert Mine.retry == {502: 3}
+
+
+# ---------------------------------------------------------------------------
+# After which pause
+# ---------------------------------------------------------------------------
+
+
+def test_pauses_grow_by_the_base(client):
+    client.retry[500] = 4
+    client.sleep_timer = 0.5
+    client.sleep_timer_base = 3
+    assert pauses(client, forever(500)) == [1.5, 4.5, 13.5, 40.5]
+    assert client.sleep_timer == 0.5
+
+
+def test_pauses_grow_by_a_factor_that_a_subclass_may_choose():
+    class Patient(pdpyras.APISession):
+        def cooldown_factor(self):
+            return 10
+
+    patient = Patient(KEY)
+    patient.retry[500] = 2
+    assert pauses(patient, forever(500)) == [15, 150]
+
+
+def test_the_factor_varies_at_random(client):
+    assert {client.cooldown_factor() for _ in range(9)} == {2}
+    client.stagger_cooldown = 0.5
+    factors = [client.cooldown_factor() for _ in range(300)]
+    assert all(2 <= factor <= 3 for factor in factors)
+    assert max(factors) - min(factors) > 0.8
+
+
+def test_each_pause_varies_by_itself(client):
+    client.retry[500] = 9
+    client.stagger_cooldown = 1
+    found = [1] + pauses(client, forever(500))
+    factors = [after / before for before, after in zip(found, found[1:])]
+    assert all(1.999 < factor < 4.001 for factor in factors)
+    assert len(set(factors)) > 1
+
+
+@pytest.mark.parametrize("share", [0, 0.0, 0.1, 1, 20])
+def test_a_share_of_stagger(share, client):
+    client.stagger_cooldown = share
+    assert client.stagger_cooldown == share
+
+
+@pytest.mark.parametrize(
+    "share", [-1, -0.1, "1", None, True, [], float("nan"), float("inf")]
+)
+def test_what_is_no_share(share, client):
+    client.stagger_cooldown = 0.25
+    with pytest.raises(ValueError, match="stagger_cooldown"):
+        client.stagger_cooldown = share
+    assert client.stagger_cooldown == 0.25
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_formula_has_a_cap_where_the_rate_is_limited(status, client):
+    client.retry[503] = -1
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    found = [attempts.after_response(answer(status)) for _ in range(8)]
+    assert found == [2, 4, 8, 16, 32, 60, 60, 60]
+    client.sleep_timer_max = 3
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    found = [attempts.after_response(answer(status)) for _ in range(3)]
+    assert found == [2, 3, 3]
+
+
+@pytest.mark.parametrize("status", [404, 500, 502, 504])
+def test_the_formula_has_no_cap_elsewhere(status, client):
+    client.retry[status] = 7
+    assert pauses(client, forever(status))[-2:] == [64, 128]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        ({"ratelimit_reset": "7"}, 7),
+        ({"Ratelimit_Reset": "37.5"}, 37.5),
+        ({"Retry_After": "7"}, 7),
+        ({"retry_after": " 90 "}, 90),
+        ({"Retry_After": "3600"}, 3600),
+        ({"ratelimit_reset": "1"}, 1),
+        # Of both, the longer one; of one, the usable one.
+        ({"ratelimit_reset": "7", "Retry_After": "9"}, 9),
+        ({"ratelimit_reset": "9", "Retry_After": "7"}, 9),
+        ({"ratelimit_reset": "soon", "Retry_After": "7"}, 7),
+        ({"ratelimit_reset": "7", "Retry_After": "3601"}, 7),
+        ({"ratelimit_reset": "0", "Retry_After": "7"}, 7),
+        # Nothing that can be used: the formula.
+        ({}, 2),
+        ({"ratelimit_reset": "0"}, 2),
+        ({"Retry_After": "0"}, 2),
+        ({"ratelimit_reset": "0", "Retry_After": "0"}, 2),
+        ({"ratelimit_reset": "0.001"}, 2),
+        ({"ratelimit_reset": "-1"}, 2),
+        ({"Retry_After": "3601"}, 2),
+        ({"Retry_After": "1e999"}, 2),
+        ({"Retry_After": "nan"}, 2),
+        ({"Retry_After": ""}, 2),
+        ({"Retry_After": "soon"}, 2),
+        ({"Retry_After": "Fri, 31 Nov 2020 25:61:61 GMT"}, 2),
+        ({"Retry_After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 2),
+        ({"Retry_After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 2),
+        ({"Retry_After": "Fri, 31 Dec 1999 23:59:59 -0000"}, 2),
+        ({"Retry_After": "Fri, " + "9" * 20 + " Nov 2020 1:1:1 GMT"}, 2),
+    ],
+    ids=repr,
+)
+def test_the_wait_that_an_answer_asks_for(status, headers, expected, client):
+    client.retry[503] = 1
+    assert first_pause(client, status, **headers) == expected
+
+
+@pytest.mark.parametrize("zone", ["GMT", "-0000"])
+def test_a_wait_until_a_date(zone, client):
+    date = in_seconds(600).replace("GMT", zone)
+    assert 560 < first_pause(client, 429, Retry_After=date) <= 600
+
+
+def test_a_date_that_is_past_or_far_is_not_believed(client):
+    assert first_pause(client, 429, Retry_After=in_seconds(-600)) == 2
+    assert first_pause(client, 429, Retry_After=in_seconds(4000)) == 2
+
+
+@pytest.mark.parametrize("status", [404, 500, 502])
+def test_other_statuses_keep_to_the_formula(status, client):
+    client.retry[status] = 1
+    assert first_pause(client, status, Retry_After="30") == 2
+
+
+def test_waits_that_are_asked_for_are_beyond_the_cap_if_need_be(client):
+    client.sleep_timer_max = 5
+    assert first_pause(client, 429, ratelimit_reset="100") == 100
+
+
+def test_waits_that_are_asked_for_vary_and_are_never_shorter(client):
+    client.stagger_cooldown = 0.5
+    found = [
+        first_pause(client, 429, ratelimit_reset="10") for _ in range(300)
+    ]
+    assert all(10 <= pause <= 15 for pause in found)
+    assert max(found) - min(found) > 4
+
+
+@settings(deadline=None, database=None, derandomize=True, max_examples=200)
+@given(st.text(max_size=30), st.text(max_size=30))
+@example("0.0", "-0.0")
+@example("inf", "-inf")
+@example("Mon, 01 Jan 0001 00:00:00 +2359", "Mon, 01 Jan 1 0:0:0 -2359")
+@example("Fri, 9999999999 Nov 2020 1:1:1 GMT", "1 Nov 99999999999 1:1:1 GMT")
+def test_no_header_makes_a_hot_loop_or_an_endless_wait(reset, retry_after):
+    client = pdpyras.APISession(KEY)
+    pause = first_pause(
+        client, 429, ratelimit_reset=reset, Retry_After=retry_after
+    )
+    assert 0 < pause <= 3600
+
+
+# ---------------------------------------------------------------------------
+# A wait longer than allowed
+# ---------------------------------------------------------------------------
+
+
+def as_it_is(error):
+    return error
+
+
+def through_pickle(error):
+    return pickle.loads(pickle.dumps(error))
+
+
+@pytest.mark.parametrize("passed_on", [as_it_is, through_pickle])
+def test_a_longer_wait_than_allowed_is_an_error(passed_on, client):
+    client.max_rate_wait = 30
+    assert first_pause(client, 429, ratelimit_reset="30") == 30
+    with pytest.raises(pdpyras.PDRateLimitError) as caught:
+        first_pause(client, 429, ratelimit_reset="31")
+    error = passed_on(caught.value)
+    assert isinstance(error, pdpyras.PDHTTPError)
+    assert error.retry_after == 31
+    assert error.response.status_code == 429
+    assert "31 s" in str(error)
+    assert "max_rate_wait" in str(error)
+
+
+def test_pauses_after_other_statuses_are_no_rate_waits(client):
+    client.max_rate_wait = 1
+    client.retry[500] = 1
+    assert first_pause(client, 500) == 2
+
+
+# ---------------------------------------------------------------------------
+# The key is not accepted
+# ---------------------------------------------------------------------------
+
+
+def test_a_401_is_an_error_at_once(client):
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        first_pause(client, 401)
+    assert not isinstance(caught.value, pdpyras.PDServerError)
+    text = str(caught.value)
+    assert f"GET {URL}" in text
+    assert "*-key" in text
+    assert KEY not in text
+    assert "service region" in text
+    assert client.url in text
+
+
+def test_a_401_in_retry_is_like_any_other_status(client):
+    client.retry[401] = 2
+    assert pauses(client, forever(401)) == [2, 4]
+
+
+# ---------------------------------------------------------------------------
+# Trouble on the way
+# ---------------------------------------------------------------------------
+
+
+def test_transient_trouble_is_tried_again_so_many_times(client):
+    error = requests.exceptions.ConnectionError("reset")
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    assert [attempts.after_network_error(error) for _ in range(3)] == [2, 4, 8]
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        attempts.after_network_error(error)
+    assert caught.value.__cause__ is error
+    assert caught.value.response is None
+    assert type(caught.value) is pdpyras.PDClientError
+    assert "4 attempts" in str(caught.value)
+    assert f"GET {URL}" in str(caught.value)
+
+
+def test_without_network_attempts_there_is_no_retry(client):
+    client.max_network_attempts = 0
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    with pytest.raises(pdpyras.PDClientError, match="1 attempt "):
+        attempts.after_network_error(requests.exceptions.Timeout())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.InvalidURL("no host"),
+        requests.exceptions.InvalidHeader("newline"),
+        requests.exceptions.TooManyRedirects("30"),
+        requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED"),
+        requests.exceptions.SSLError("CertificateError: other host"),
+        TypeError("not serializable"),
+        ValueError("out of range"),
+    ],
+    ids=repr,
+)
+def test_what_no_retry_can_cure(error, client):
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        attempts.after_network_error(error)
+    assert caught.value.__cause__ is error
+    assert str(error) in str(caught.value)
+
+
+def test_retries_of_both_kinds_have_limits_of_their_own(client):
+    client.retry[500] = 2
+    client.max_http_attempts = 2
+    client.max_network_attempts = 1
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    trouble = requests.exceptions.ConnectionError()
+    assert attempts.after_response(answer(500)) == 2
+    assert attempts.after_network_error(trouble) == 4
+    assert attempts.after_response(answer(500)) == 8
+    assert attempts.after_response(answer(500)) is None
+    with pytest.raises(pdpyras.PDClientError):
+        attempts.after_network_error(trouble)
+
+
+@pytest.mark.parametrize(
+    "error, timeout, expected",
+    [
+        (requests.exceptions.ConnectTimeout(), 5, "No connection within 5 s"),
+        (requests.exceptions.ReadTimeout(), 0.5, "No answer within 0.5 s"),
+        (requests.exceptions.ConnectTimeout(), (3, 9), "within 3 s"),
+        (requests.exceptions.ReadTimeout(), (3, 9), "within 9 s"),
+        (requests.exceptions.ReadTimeout(), None, "the timeout (None)"),
+        (
+            requests.exceptions.ConnectionError(OSError("cable cut")),
+            5,
+            "OSError: cable cut",
+        ),
+        (socket.timeout("slow"), 5, "slow"),
+    ],
+    ids=repr,
+)
+def test_the_reason_is_said_in_words(error, timeout, expected, client):
+    client.max_network_attempts = 0
+    attempts = pdpyras.Attempts(client, "GET", URL, timeout)
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        attempts.after_network_error(error)
+    assert expected in str(caught.value)
+
+
+def test_errors_that_hold_each_other_are_no_trap(client):
+    error = requests.exceptions.ConnectionError("outer")
+    error.reason = error
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    assert attempts.after_network_error(error) == 2
+
+
+# ---------------------------------------------------------------------------
+# What is logged
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "status, level", [(500, logging.WARNING), (429, logging.DEBUG)]
+)
+def test_each_retry_after_an_answer_is_logged(status, level, client, caplog):
+    client.retry[500] = 1
+    with caplog.at_level(logging.DEBUG, logger="pdpyras"):
+        first_pause(client, status)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert f"GET {URL}" in record.getMessage()
+    assert f"status {status}" in record.getMessage()
+    assert "2 s" in record.getMessage()
+
+
+def test_each_retry_after_trouble_is_logged(client, caplog):
+    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts.after_network_error(requests.exceptions.ConnectionError("reset"))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"GET {URL}" in record.getMessage()
+    assert "reset" in record.getMessage()
+    assert "2 s" in record.getMessage()
+
+
+def test_giving_up_is_logged(client, caplog):
+    client.retry[500] = 1
+    pauses(client, forever(500))
+    record = caplog.records[-1]
+    assert record.levelno == logging.ERROR
+    assert "retry[500]=1" in record.getMessage()
+
+
+def test_it_is_logged_by_the_session(client, caplog):
+    mine = logging.Logger("mine")  # noqa: LOG001
+    mine.addHandler(caplog.handler)
+    client.log = mine
+    first_pause(client, 429)
+    assert [record.name for record in caplog.records] == ["mine"]
+
+
+# ---------------------------------------------------------------------------
+# Over the wire
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "max_http_attempts, expected",
+    [(4, [2, 4, 8, 16]), (6, [2, 4, 8, 16, 32])],
+    ids=["30 seconds", "62 seconds"],
+)
+def test_the_worked_examples_over_the_wire(
+    max_http_attempts, expected, server, session, naps
+):
+    server.handler = lambda request: wire.Answer(404)
+    session.max_http_attempts = max_http_attempts
+    session.retry[404] = 5
+    session.sleep_timer = 1
+    session.sleep_timer_base = 2
+    response = session.get("/users/PNOEXST")
+    assert response.status_code == 404
+    assert naps == expected
+    assert len(server.requests) == len(expected) + 1
+
+
+def test_the_default_pauses(server, session, naps):
+    server.reply(429, times=3)
+    assert session.get("users").status_code == 200
+    assert naps == [3, 6, 12]
+
+
+def test_a_rate_limit_is_waited_out(server, session, naps):
+    server.reply(429, headers={"ratelimit-reset": "7"})
+    server.reply(429, headers={"Retry-After": "11"})
+    server.reply(429, headers={"ratelimit-reset": "0"})
+    server.reply(json={"user": {"id": "P1"}})
+    assert session.rget("users/P1") == {"id": "P1"}
+    assert naps == [7, 11, 12]
+
+
+def test_a_503_says_how_long(server, session, naps):
+    session.retry[503] = 2
+    server.reply(503, headers={"Retry-After": "21"})
+    server.reply(503, headers={"Retry-After": "never"})
+    assert session.get("users").status_code == 200
+    assert naps == [21, 6]
+
+
+def test_a_503_that_is_not_in_retry_is_an_error(server, session, naps):
+    server.reply(503, headers={"Retry-After": "21"})
+    with pytest.raises(pdpyras.PDServerError):
+        session.rget("users")
+    assert naps == []
+
+
+def test_a_401_over_the_wire(server, session, naps):
+    server.reply(401, json={"error": {"message": "No.", "code": 2006}})
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.get("users")
+    assert caught.value.code == 2006
+    assert "No." in str(caught.value)
+    assert len(server.requests) == 1
+    assert naps == []
+
+
+def test_a_401_may_be_the_callers_to_have(server, session, naps):
+    session.retry[401] = 0
+    server.reply(401)
+    assert session.get("users").status_code == 401
+
+
+def test_the_last_response_is_returned(server, session, naps):
+    session.retry[500] = 1
+    server.reply(500, body=b"first")
+    server.reply(500, body=b"last")
+    assert session.get("users").text == "last"
+    server.reply(500, body=b"first")
+    server.reply(404, body=b"another status")
+    assert session.get("users").text == "another status"
+
+
+def test_every_call_starts_afresh(server, session, naps):
+    server.handler = lambda request: wire.Answer(500)
+    session.retry[500] = 2
+    session.get("users")
+    session.get("users")
+    assert naps == [3, 6, 3, 6]
+    assert session.sleep_timer == 1.5
+    assert len(server.requests) == 6
+
+
+def test_events_are_retried_by_default(server, events, naps):
+    server.reply(500, times=2)
+    server.reply(202, json={"dedup_key": "d1"})
+    assert events.trigger("Full", "db1") == "d1"
+    server.reply(500, times=3)
+    with pytest.raises(pdpyras.PDServerError):
+        events.trigger("Full", "db1")
+    assert naps == [3, 6, 3, 6]
+    assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_every_method_is_retried(method, server, session, naps):
+    server.reply(429)
+    assert getattr(session, method)("users").status_code == 200
+    assert len(server.requests) == 2
+    assert len({r.method for r in server.requests}) == 1
+
+
+# ---------------------------------------------------------------------------
+# What is sent once more
+# ---------------------------------------------------------------------------
+
+
+def test_the_same_is_sent_again(server, session, naps):
+    server.reply(429)
+    session.post(
+        "users",
+        params={"ids": ["a", "b"]},
+        json={"name": "J"},
+        headers={"X-Mine": "1"},
+    )
+    first, second = server.requests
+    assert first.target == second.target
+    assert first.json == second.json == {"name": "J"}
+    assert first.headers.items() == second.headers.items()
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_a_file_is_sent_again_from_where_it_was(
+    start, server, session, naps, tmp_path
+):
+    session.retry[500] = 1
+    server.reply(500)
+    path = tmp_path / "body"
+    path.write_bytes(b"0123456789")
+    with open(str(path), "rb") as file:
+        file.seek(start)
+        session.post("users", data=file)
+    assert [r.body for r in server.requests] == [b"0123456789"[start:]] * 2
+
+
+def as_list(file):
+    return [("upload", file)]
+
+
+def as_dict(file):
+    return {"upload": file}
+
+
+def with_a_name(file):
+    return {"upload": ("a.txt", file, "text/plain")}
+
+
+@pytest.mark.parametrize("files", [as_list, as_dict, with_a_name])
+def test_an_upload_is_sent_again(files, server, session, naps):
+    server.reply(429)
+    file = io.BytesIO(b"0123456789")
+    file.seek(4)
+    session.post("users", files=files(file))
+    assert [b"456789" in r.body for r in server.requests] == [True, True]
+    assert [b"0123" in r.body for r in server.requests] == [False, False]
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_generator_is_not_sent_again(status, server, session, naps, caplog):
+    session.retry[500] = 5
+    server.reply(status)
+    response = session.post("users", data=(part for part in [b"a", b"b"]))
+    assert response.status_code == status
+    assert [r.body for r in server.requests] == [b"ab"]
+    assert naps == []
+    assert "cannot be sent again" in caplog.text
+
+
+def test_a_generator_is_not_sent_again_after_trouble(server, session, naps):
+    server.fault("reset", "status")
+    with pytest.raises(pdpyras.PDClientError, match="iterator"):
+        session.post("users", data=(part for part in [b"a", b"b"]))
+    assert len(server.requests) == 1
+    assert naps == []
+
+
+def test_a_pipe_is_not_sent_again(server, session, naps):
+    reader, writer = os.pipe()
+    os.write(writer, b"once")
+    os.close(writer)
+    server.reply(429)
+    with open(reader, "rb") as pipe:
+        response = session.post("users", data=pipe)
+    assert response.status_code == 429
+    assert [r.body for r in server.requests] == [b"once"]
+
+
+def test_what_can_be_iterated_again_is_sent_again(server, session, naps):
+    class Parts:
+        def __iter__(self):
+            return iter([b"a", b"b"])
+
+    server.reply(429)
+    assert session.post("users", data=Parts()).status_code == 200
+    assert [r.body for r in server.requests] == [b"ab", b"ab"]
+
+
+class Failing:
+    """A stand-in for what is behind a session; it fails as it is told."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+
+    def request(self, method, url, **options):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def test_errors_of_no_known_kind_are_retried(session, naps):
+    answer = requests.Response()
+    answer.status_code = 200
+    answer.request = requests.Request("GET", session.url).prepare()
+    answer.elapsed = timedelta(seconds=1)
+    session.parent = Failing(
+        pdpyras.HTTPError(),
+        pdpyras.PoolError(None, "of a pool"),
+        pdpyras.RequestException(),
+        answer,
+    )
+    assert session.get("/users") is answer
+    assert naps == [3, 6, 12]
+
+
+def test_errors_of_no_known_kind_end_in_one_of_ours(session, naps):
+    session.parent = Failing(*[pdpyras.HTTPError("no") for _ in range(4)])
+    with pytest.raises(pdpyras.PDClientError, match="no") as caught:
+        session.get("/users")
+    assert caught.value.response is None
+    assert naps == [3, 6, 12]
+
+
+def test_waiting_for_the_limit_makes_no_later_pause_endless(
+    server, session, naps
+):
+    server.reply(429, headers={"ratelimit-reset": "5"}, times=15)
+    server.fault("reset", "status")
+    session.get("users/P1")
+    assert naps == [5] * 15 + [120]
+
+
+def test_an_error_that_a_hook_raises_is_the_callers(server, session, naps):
+    def check(response, **_):
+        response.raise_for_status()
+
+    session.hooks["response"] = [check]
+    server.reply(404)
+    with pytest.raises(requests.HTTPError, match="404"):
+        session.get("users/P1")
+    assert naps == [] and len(server.requests) == 1
+
+
+def test_so_it_is_behind_a_redirect(server, session, naps):
+    def check(response, **_):
+        if response.status_code == 200:
+            raise ValueError("mine")
+
+    session.hooks["response"] = [check]
+    server.reply(302, headers={"Location": "/users/P2"})
+    with pytest.raises(ValueError, match="mine"):
+        session.get("users/P1")
+    assert naps == [] and len(server.requests) == 2
+
+
+def test_an_answer_that_is_not_wanted_gives_its_connection_back(
+    server, session, naps
+):
+    """With a pool of one that blocks, nothing else could be sent."""
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=1, pool_block=True)
+    session.mount("http://", adapter)
+    server.reply(429, json={}, body=b"x" * 100)
+    server.reply(json={"user": {}})
+    done = []
+    thread = threading.Thread(
+        target=lambda: done.append(session.get("users/P1", stream=True)),
+        daemon=True,
+    )
+    thread.start()
+    thread.join(10)
+    assert [response.status_code for response in done] == [200]
+    done[0].close()
+
+
+def test_a_word_in_the_url_makes_no_trouble_lasting(session, naps):
+    session.url = f"http://127.0.0.1:{wire.closed_port()}"
+    for word in ("CertificateError", "CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(pdpyras.PDClientError):
+            session.get("incidents", params={"q": word})
+    assert len(naps) == 6
+
+
+def test_a_stream_asked_for_by_the_session_is_left_alone(
+    server, session, naps
+):
+    server.handler = lambda request: wire.Answer(body=b"x" * 100000)
+    session.stream = True
+    response = session.get("users", stream=None)
+    assert len(response.content) == 100000 and naps == []

@@ -1,0 +1,735 @@
+#!/usr/bin/env python3
+"""Derive the endpoint table of ``pdpyras.py`` from PagerDuty's API document.
+
+    python3 tools/endpoints.py rest.json           # print the table
+    python3 tools/endpoints.py rest.json --check   # compare, report
+
+The printed text is the literal that ``pdpyras.py`` holds as ``_ENDPOINTS``.
+``--check`` compares it with that module row by row and says what was added,
+what is gone and what changed. Exit status: 0 no difference, 1 a difference,
+2 the document cannot be turned into a table (the message says why).
+
+Nothing here is taken from the module: the names that the table may leave out
+are worked out by functions of this script, so that a mistake in one of the
+two shows as a difference.
+
+How a new release of the API document is followed: run ``--check``; where the
+document contradicts itself the script stops and asks for a row in
+``JUDGEMENTS``; paste the printed table over the old one.
+"""
+
+import argparse
+import ast
+import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from urllib.parse import unquote
+
+METHODS = ("get", "post", "put", "patch", "delete")
+WIDTH = 79
+USUAL_PAGE_LIMIT = 100
+
+# Properties that place a page within its list, or tell the way to the next.
+PAGING = frozenset(
+    (
+        "after",
+        "before",
+        "cursor",
+        "first",
+        "last",
+        "limit",
+        "more",
+        "next_cursor",
+        "offset",
+        "starting_after",
+        "total",
+    )
+)
+
+# What may stand beside the list on a page without being its content.
+SECONDARY = re.compile(
+    "account_id|additional_fields|migrated_.*|privileges|response_metadata"
+    "|schema_id"
+)
+
+# A wrapper's name; "-" where the body is not wrapped; None: no such body.
+Name = Optional[str]
+Kinds = Dict[str, str]
+Document = Dict[str, Any]
+UNWRAPPED = "-"
+
+
+class Judgement(NamedTuple):
+    """Decides what the document leaves open, and says why."""
+
+    request: Name
+    response: Name
+    reason: str
+
+
+_WARNINGS = "the warnings beside the path were never part of what callers get"
+_RULES_KEY = (
+    "the example's key is a slip: schema, prose and reading the same "
+    "resource back say otherwise"
+)
+_RULE_ID = (
+    "rule_id repeats the path; callers have always passed the bare rule, "
+    "and may pass both"
+)
+_EXAMPLE = (
+    "schema without a wrapper, examples with one: the examples are right"
+)
+_WHOLE = "5.x returned the whole body, and its scripts index it"
+
+JUDGEMENTS: Dict[str, Judgement] = {
+    "PUT /event_orchestrations/{id}/global": Judgement(
+        "orchestration_path", "orchestration_path", _WARNINGS
+    ),
+    "PUT /event_orchestrations/{id}/router": Judgement(
+        "orchestration_path", "orchestration_path", _WARNINGS
+    ),
+    "PUT /event_orchestrations/{id}/unrouted": Judgement(
+        "orchestration_path", "orchestration_path", _WARNINGS
+    ),
+    "PUT /event_orchestrations/services/{service_id}": Judgement(
+        "orchestration_path", "orchestration_path", _WARNINGS
+    ),
+    "POST /rulesets": Judgement("ruleset", "ruleset", _RULES_KEY),
+    "PUT /rulesets/{id}": Judgement("ruleset", "ruleset", _RULES_KEY),
+    "POST /rulesets/{id}/rules": Judgement("rule", "rule", _RULES_KEY),
+    "POST /services/{id}/rules": Judgement("rule", "rule", _RULES_KEY),
+    "PUT /rulesets/{id}/rules/{rule_id}": Judgement("rule", "rule", _RULE_ID),
+    "PUT /services/{id}/rules/{rule_id}": Judgement("rule", "rule", _RULE_ID),
+    "GET /business_services/priority_thresholds": Judgement(
+        None, UNWRAPPED, _WHOLE + "; the example is a schema by mistake"
+    ),
+    "PUT /business_services/priority_thresholds": Judgement(
+        "global_threshold", UNWRAPPED, _WHOLE
+    ),
+    "POST /event_orchestrations/{id}/integrations/migration": Judgement(
+        UNWRAPPED, UNWRAPPED, _WHOLE
+    ),
+    "GET /workflows/integrations/{id}": Judgement(
+        None, "integration", _EXAMPLE
+    ),
+    "POST /workflows/integrations/{integration_id}/connections": Judgement(
+        "connection", "connection", _EXAMPLE
+    ),
+    "GET /workflows/integrations/{integration_id}/connections/{id}": Judgement(
+        None, "connection", _EXAMPLE
+    ),
+    (
+        "PATCH /workflows/integrations/{integration_id}/connections/{id}"
+    ): Judgement("connection", "connection", _EXAMPLE),
+    "GET /users/{id}/oauth_delegations/{delegation_id}": Judgement(
+        None, "oauth_delegation", _EXAMPLE
+    ),
+    "GET /paused_incident_reports/alerts": Judgement(
+        None,
+        "paused_incident_reporting_counts",
+        "the schema names it ..._alerts; the example, and 5.x, ..._counts",
+    ),
+    "GET /enrichment/event_enrichments/default": Judgement(
+        None, "default", "previous_default comes with the answer to PUT only"
+    ),
+    "PUT /users/{id}/status_update_notification_rules"
+    "/{status_update_notification_rule_id}": Judgement(
+        "status_update_notification_rule",
+        "status_update_notification_rule",
+        "the schema has notification_rule; the example wins",
+    ),
+    "POST /enrichment/event_enrichments/{id}/associations": Judgement(
+        "associations",
+        UNWRAPPED,
+        "the answer is a status, or (207) the associations",
+    ),
+    "GET /oauth_delegations/revocation_requests/status": Judgement(
+        None, UNWRAPPED, "deprecated, and its answer is not documented"
+    ),
+}
+
+# Paths of the document that are replaced by others. Without this the table
+# could not say under which name the list of a tag's users comes.
+REPLACED: Dict[str, Tuple[str, ...]] = {
+    "/tags/{id}/{entity_type}": (
+        "/tags/{id}/escalation_policies",
+        "/tags/{id}/teams",
+        "/tags/{id}/users",
+    ),
+}
+
+# Rows that cannot be derived, each with the reason.
+PROSE_ONLY: Dict[str, Tuple[str, str]] = {
+    "/incidents/count": (
+        "GET=-",
+        "the document describes it in a sentence, without its operation",
+    ),
+}
+
+_RETIRED = "no longer listed; scripts still use it"
+_PLAYS = "/response_plays"
+_FIELDS = "/customfields/fields"
+_SCHEMAS = "/customfields/schemas"
+_ASSIGNED = "/customfields/schema_assignments"
+_CONFIGURED = _SCHEMAS + "/{schema_id}/field_configurations"
+HISTORIC: Dict[str, Tuple[str, str]] = {
+    path: (value, _RETIRED)
+    for path, value in (
+        (_PLAYS, "GET POST"),
+        (_PLAYS + "/{id}", "GET PUT DELETE"),
+        (_PLAYS + "/{response_play_id}/run", "POST=-"),
+        (_FIELDS, "GET,offset POST"),
+        (_FIELDS + "/{field_id}", "GET PUT DELETE"),
+        (_FIELDS + "/{field_id}/field_options", "GET POST"),
+        (
+            _FIELDS + "/{field_id}/field_options/{field_option_id}",
+            "GET PUT DELETE",
+        ),
+        (_FIELDS + "/{field_id}/schemas", "GET,offset"),
+        (_ASSIGNED, "GET,offset POST"),
+        (_ASSIGNED + "/{id}", "DELETE"),
+        (_SCHEMAS, "GET,offset POST"),
+        (_SCHEMAS + "/{schema_id}", "GET PUT DELETE"),
+        (_CONFIGURED, "GET POST"),
+        (_CONFIGURED + "/{field_configuration_id}", "GET PUT DELETE"),
+        (
+            "/incidents/{id}/field_values",
+            "GET=custom_fields PUT=custom_fields",
+        ),
+        ("/incidents/{id}/field_values/schema", "GET"),
+    )
+}
+
+
+class DocumentError(Exception):
+    """The document leaves something open that a maintainer must decide."""
+
+
+class Row(NamedTuple):
+    """One path of the table: its value, and the reasons for judgements."""
+
+    value: str
+    reasons: Tuple[str, ...]
+
+
+# --- Reading the document ---------------------------------------------------
+
+
+def resolve(document: Document, node: Any) -> Any:
+    """Return ``node``, or what it refers to, however many steps away."""
+    while isinstance(node, dict) and "$ref" in node:
+        found: Any = document
+        for step in unquote(node["$ref"])[2:].split("/"):
+            step = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(step) if isinstance(found, list) else step]
+        node = found
+    return node
+
+
+def schema_kind(document: Document, schema: Any) -> str:
+    """Return the JSON type of what ``schema`` describes, or ``any``."""
+    schema = resolve(document, schema)
+    if "type" in schema:
+        return str(schema["type"])
+    if "properties" in schema:
+        return "object"
+    kinds = {
+        schema_kind(document, part)
+        for key in ("allOf", "oneOf", "anyOf")
+        for part in schema.get(key, ())
+    }
+    return kinds.pop() if len(kinds) == 1 else "any"
+
+
+def schema_properties(document: Document, schema: Any) -> Kinds:
+    """Return the root properties, with their JSON types."""
+    schema = resolve(document, schema)
+    found: Kinds = {}
+    for key in ("allOf", "oneOf", "anyOf"):
+        for part in schema.get(key, ()):
+            found.update(schema_properties(document, part))
+    for name, value in schema.get("properties", {}).items():
+        found[name] = schema_kind(document, value)
+    return found
+
+
+def example_properties(example: Any) -> Kinds:
+    """Return the root properties of an example, with their JSON types."""
+    names = {dict: "object", list: "array", type(None): "any"}
+    if not isinstance(example, dict):
+        return {}
+    return {
+        name: names.get(type(value), "scalar")
+        for name, value in example.items()
+    }
+
+
+def json_content(document: Document, body: Any) -> Optional[Document]:
+    """Return the JSON media type of a request or response, if it has one."""
+    content = (resolve(document, body) or {}).get("content", {})
+    for media_type, described in content.items():
+        if media_type.endswith("json"):
+            return dict(described)
+    return None
+
+
+def documented_bodies(document: Document, described: Document) -> List[Kinds]:
+    """Return the root properties as the schema, then each example has them."""
+    bodies = [schema_properties(document, described.get("schema", {}))]
+    examples = [
+        resolve(document, example).get("value")
+        for example in described.get("examples", {}).values()
+    ]
+    if "example" in described:
+        examples.append(described["example"])
+    return bodies + [example_properties(example) for example in examples]
+
+
+def parameters(
+    document: Document, item: Document, operation: Document, place: str
+) -> Dict[str, Document]:
+    """Return the parameters of an operation that go into ``place``."""
+    listed = item.get("parameters", []) + operation.get("parameters", [])
+    resolved = [resolve(document, parameter) for parameter in listed]
+    return {
+        parameter["name"]: parameter
+        for parameter in resolved
+        if parameter["in"] == place
+    }
+
+
+# --- Wrapping ---------------------------------------------------------------
+
+
+def wrapper(properties: Kinds) -> str:
+    """Return the name of the only property with content, or ``-``.
+
+    On a page of a list the properties that only accompany it do not count.
+    """
+    page = bool(PAGING.intersection(properties))
+    content = [
+        name
+        for name in properties
+        if name not in PAGING and not (page and SECONDARY.fullmatch(name))
+    ]
+    if len(content) != 1:
+        return UNWRAPPED
+    kind = properties[content[0]]
+    return content[0] if kind in ("object", "array", "any") else UNWRAPPED
+
+
+def body_wrapper(
+    document: Document, described: Optional[Document], what: str
+) -> Tuple[Name, str]:
+    """Return the wrapper of a body, and what is unclear about it, if so."""
+    if described is None:
+        return None, ""
+    schema, *examples = documented_bodies(document, described)
+    name = wrapper(schema)
+    # An example may leave optional properties out: no disagreement.
+    others = [
+        wrapper(example)
+        for example in examples
+        if not set(example) <= set(schema)
+    ]
+    if all(other == name for other in others):
+        return name, ""
+    return name, f"{what}: schema {name}, examples {', '.join(others)}"
+
+
+def response_content(
+    document: Document, operation: Document
+) -> Optional[Document]:
+    """Return the JSON of the first successful response that has any."""
+    for status, response in sorted(operation["responses"].items()):
+        if status.startswith("2"):
+            described = json_content(document, response)
+            if described is not None:
+                return described
+    return None
+
+
+def request_content(
+    document: Document, operation: Document
+) -> Optional[Document]:
+    """Return the JSON that the operation takes, if it takes any."""
+    return json_content(document, operation.get("requestBody"))
+
+
+def derived_wrappers(
+    document: Document, endpoint: str, operation: Document
+) -> Judgement:
+    """Return the wrappers, from a judgement where the document needs one."""
+    request, unclear_request = body_wrapper(
+        document, request_content(document, operation), "request"
+    )
+    response, unclear_response = body_wrapper(
+        document, response_content(document, operation), "response"
+    )
+    unclear = "; ".join(filter(None, (unclear_request, unclear_response)))
+    judged = JUDGEMENTS.get(endpoint)
+    if judged is None:
+        if unclear:
+            raise DocumentError(endpoint + " needs a judgement: " + unclear)
+        return Judgement(request, response, "")
+    if not unclear and (request, response) == judged[:2]:
+        raise DocumentError(endpoint + " needs no judgement any more")
+    return judged
+
+
+# --- What the table leaves out ----------------------------------------------
+
+
+def singular(word: str) -> str:
+    """Return the singular of a plural; any other word as it stands."""
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith("uses"):
+        return word[:-2]
+    if word.endswith(("ss", "us", "is")):
+        return word
+    return word[:-1] if word.endswith("s") else word
+
+
+def conventional(method: str, path: str) -> str:
+    """Return the wrapper that callers would expect without being told."""
+    nodes = path.split("/")
+    if nodes[-1].startswith("{"):
+        return singular(nodes[-2])
+    return singular(nodes[-1]) if method == "post" else nodes[-1]
+
+
+def names_suffix(method: str, path: str, request: Name, response: Name) -> str:
+    """Return ``=names`` of an operation, empty where convention holds."""
+    reads = method in ("get", "delete")
+    if reads and request is response is None:
+        return ""
+    if method == "get" or (reads and request is None):
+        request = response
+    # Where there is no body there must be no wrapper: it would be put around
+    # nothing, or be missed in nothing.
+    sent = request or UNWRAPPED
+    received = response or UNWRAPPED
+    if sent != received:
+        return f"={sent}:{received}"
+    return "" if sent == conventional(method, path) else "=" + sent
+
+
+# --- Notes ------------------------------------------------------------------
+
+
+def answer_properties(document: Document, operation: Document) -> Kinds:
+    """Return the root properties that the schema of the answer has."""
+    answer = response_content(document, operation) or {}
+    return schema_properties(document, answer.get("schema", {}))
+
+
+def pages_by_body(document: Document, operation: Document) -> bool:
+    """Tell whether the request's body says where the next page starts."""
+    request = request_content(document, operation) or {}
+    asked = schema_properties(document, request.get("schema", {}))
+    return "starting_after" in asked and "last" in answer_properties(
+        document, operation
+    )
+
+
+def pagination(
+    document: Document,
+    method: str,
+    query: Dict[str, Document],
+    operation: Document,
+) -> str:
+    """Return how a list comes in pages, empty where it does not."""
+    if method == "post" and pages_by_body(document, operation):
+        return "starting_after"
+    if method != "get":
+        return ""
+    described = answer_properties(document, operation)
+    # Some lists document no query parameters: the answer shows their style.
+    if "cursor" in query or "next_cursor" in described:
+        return "cursor"
+    if "after" in query:
+        return "after"
+    by_offset = "offset" in query or {"offset", "more"} <= set(described)
+    return "offset" if by_offset else ""
+
+
+def largest_page(
+    document: Document, query: Dict[str, Document], operation: Document
+) -> Optional[int]:
+    """Return the most records that a page may hold, where it is stated."""
+    if "limit" in query:
+        limit = dict(query["limit"])
+        limit.update(resolve(document, limit.get("schema", {})))
+    else:
+        request = request_content(document, operation) or {}
+        schema = resolve(document, request.get("schema", {}))
+        limit = resolve(
+            document, schema.get("properties", {}).get("limit", {})
+        )
+    if "maximum" in limit:
+        return int(limit["maximum"])
+    stated = re.search(r"maximum[^.]*?(\d+)", limit.get("description", ""))
+    return int(stated.group(1)) if stated else None
+
+
+def page_notes(
+    document: Document,
+    method: str,
+    query: Dict[str, Document],
+    operation: Document,
+) -> List[str]:
+    """Return the notes about pages."""
+    style = pagination(document, method, query, operation)
+    if not style:
+        return []
+    most = largest_page(document, query, operation)
+    if most in (None, USUAL_PAGE_LIMIT):
+        return [style]
+    return [style, f"max{most}"]
+
+
+def header_notes(headers: Dict[str, Document]) -> List[str]:
+    """Return the notes about headers that the operation insists on."""
+    found = []
+    for name, header in headers.items():
+        if not header.get("required"):
+            continue
+        if name.upper() == "X-EARLY-ACCESS":
+            value = re.search("`(.+?)`", header["description"])
+            if value is None:
+                raise DocumentError("early access without a value: " + name)
+            found.append("early:" + value.group(1))
+        elif name.lower() == "from":
+            found.append("from")
+    return found
+
+
+def plain_notes(document: Document, query: Dict[str, Document]) -> List[str]:
+    """Return the notes about list parameters spelled without brackets.
+
+    Their values are repeated under the plain name, or joined by commas.
+    """
+    return [
+        ("plain:" if parameter.get("explode", True) else "comma:") + name
+        for name, parameter in query.items()
+        if not name.endswith("[]")
+        and schema_kind(document, parameter.get("schema", {})) == "array"
+    ]
+
+
+# --- The table --------------------------------------------------------------
+
+
+def derived_row(document: Document, path: str, item: Document) -> Row:
+    """Return the row of a path of the document."""
+    operations, reasons = [], []
+    for method in METHODS:
+        if method not in item:
+            continue
+        operation = item[method]
+        endpoint = f"{method.upper()} {path}"
+        request, response, reason = derived_wrappers(
+            document, endpoint, operation
+        )
+        query = parameters(document, item, operation, "query")
+        headers = parameters(document, item, operation, "header")
+        notes = (
+            page_notes(document, method, query, operation)
+            + plain_notes(document, query)
+            + header_notes(headers)
+        )
+        operations.append(
+            ",".join(
+                [
+                    method.upper()
+                    + names_suffix(method, path, request, response)
+                ]
+                + notes
+            )
+        )
+        if reason:
+            reasons.append(f"{method.upper()}: {reason}")
+    if not operations:
+        raise DocumentError(path + " has no operations")
+    return Row(" ".join(operations), tuple(reasons))
+
+
+def replacement_row(document: Document, path: str, item: Document) -> Row:
+    """Return the row of a path that stands for one of several lists."""
+    query = parameters(document, item, item["get"], "query")
+    notes = page_notes(document, "get", query, item["get"])
+    return Row(",".join(["GET"] + notes), ())
+
+
+def refuse_stale_rows(paths: Document) -> None:
+    """Raise if a row of this script's tables has lost what it is about."""
+    stale = [
+        endpoint
+        for endpoint in JUDGEMENTS
+        for method, path in [endpoint.split(" ")]
+        if method.lower() not in paths.get(path, {})
+    ]
+    stale += [path for path in REPLACED if path not in paths]
+    stale += [path for path in HISTORIC if path in paths]
+    stale += [
+        path
+        for path in PROSE_ONLY
+        if set(METHODS).intersection(paths.get(path, {}))
+    ]
+    if stale:
+        raise DocumentError("rows to take out: " + ", ".join(stale))
+
+
+def derived_table(document: Document) -> Dict[str, Row]:
+    """Return all rows, in the alphabetical order of their paths."""
+    rows = {
+        path: Row(value, (reason,))
+        for given in (PROSE_ONLY, HISTORIC)
+        for path, (value, reason) in given.items()
+    }
+    if not isinstance(document, dict) or not document.get("paths"):
+        raise DocumentError("no OpenAPI document: it has no paths")
+    refuse_stale_rows(document["paths"])
+    for path, item in document["paths"].items():
+        if path in REPLACED:
+            rows.update(
+                (new, replacement_row(document, new, item))
+                for new in REPLACED[path]
+            )
+        elif path not in PROSE_ONLY:
+            rows[path] = derived_row(document, path, item)
+    return {path: rows[path] for path in sorted(rows)}
+
+
+# --- Printing ---------------------------------------------------------------
+
+
+def split_text(text: str, width: int, mark: str) -> List[str]:
+    """Cut ``text`` before or after ``mark`` into parts of that width."""
+    parts = [""]
+    pattern = "(?=/)" if mark == "/" else "(?<= )"
+    for piece in filter(None, re.sub(pattern, "\0", text).split("\0")):
+        if parts[-1] and len(parts[-1]) + len(piece) > width:
+            parts.append("")
+        parts[-1] += piece
+    return parts
+
+
+def literal_lines(text: str, indent: int, mark: str) -> List[str]:
+    """Return ``text`` as string literals, on as many lines as it takes."""
+    parts = split_text(text, WIDTH - indent - 5, mark)
+    lines = [" " * indent + f'"{part}"' for part in parts]
+    if len(lines) > 1:
+        lines[0] = " " * (indent - 1) + f'("{parts[0]}"'
+        lines[-1] += ")"
+    return lines
+
+
+def row_lines(path: str, row: Row) -> List[str]:
+    """Return the lines of a row of the dict literal, its comments first."""
+    lines = []
+    for reason in row.reasons:
+        lines += textwrap.wrap(
+            reason, WIDTH, initial_indent="    # ", subsequent_indent="    # "
+        )
+    whole = f'    "{path}": "{row.value}",'
+    if len(whole) <= WIDTH:
+        return lines + [whole]
+    key = literal_lines(path, 5 if len(path) > WIDTH - 9 else 4, "/")
+    value = literal_lines(row.value, 9, " ")
+    if len(value) == 1:
+        value[0] = value[0][1:]
+    return lines + key[:-1] + [key[-1] + ":"] + value[:-1] + [value[-1] + ","]
+
+
+def table_text(table: Dict[str, Row]) -> str:
+    """Return the table as Python source, as ``pdpyras.py`` holds it."""
+    lines = ["_ENDPOINTS: Dict[str, str] = {"]
+    previous: Tuple[str, ...] = ()
+    for path, row in table.items():
+        repeated = row.reasons == previous
+        lines += row_lines(path, Row(row.value, ()) if repeated else row)
+        previous = row.reasons
+    return "\n".join(lines + ["}"])
+
+
+# --- Comparing --------------------------------------------------------------
+
+
+def differences(
+    derived: Dict[str, str], kept: Dict[str, str]
+) -> Iterator[str]:
+    """Yield a line for each difference between document and module."""
+    for path in derived:
+        if path not in kept:
+            yield f"added    {path}: {derived[path]}"
+    for path in kept:
+        if path not in derived:
+            yield f"gone     {path}: {kept[path]}"
+    for path in derived:
+        if path in kept and kept[path] != derived[path]:
+            yield (
+                f"changed  {path}\n  module    {kept[path]}\n"
+                f"  document  {derived[path]}"
+            )
+    if list(kept) != sorted(kept):
+        yield "order    the module's rows are not in alphabetical order"
+
+
+def module_table() -> Dict[str, str]:
+    """Return the table in the source of the module.
+
+    It is not imported, so that this works where requests is not installed.
+    """
+    source = Path(__file__).resolve().parent.parent / "pdpyras.py"
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and node.value is not None
+            and isinstance(node.target, ast.Name)
+            and node.target.id == "_ENDPOINTS"
+        ):
+            return dict(ast.literal_eval(node.value))
+    raise DocumentError(f"{source} has no table named _ENDPOINTS")
+
+
+def check(table: Dict[str, Row]) -> int:
+    """Print how the module differs from the document; 1 if it does."""
+    derived = {path: row.value for path, row in table.items()}
+    found = list(differences(derived, module_table()))
+    print(
+        "\n".join(found) if found else f"no difference in {len(derived)} paths"
+    )
+    return 1 if found else 0
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Print or check the table; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Derive the endpoint table from PagerDuty's document."
+    )
+    parser.add_argument("document", type=Path, metavar="OPENAPI.json")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with pdpyras.py instead of printing",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        with options.document.open(encoding="utf-8") as file:
+            table = derived_table(json.load(file))
+        if options.check:
+            return check(table)
+    except (OSError, ValueError, DocumentError) as error:
+        print(f"{options.document}: {error}", file=sys.stderr)
+        return 2
+    print(table_text(table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
