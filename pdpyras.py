@@ -168,6 +168,30 @@ _RATE_WINDOW = 60
 _SHORTEST_WAIT = 0.1
 _LONGEST_CREDIBLE_WAIT = 3600
 
+# How often a cursor comes again before it is taken for a circle.
+_MOST_MEETINGS = 3
+
+# Pages that may be asked for at once, at most.
+_MOST_PAGES_AHEAD = 16
+
+# Seconds that closing an iterator waits for requests that are under way, so
+# that, as a rule, the caller finds no thread at work behind its back.
+_PATIENCE = 1.0
+
+# Connections that are kept open to one host.
+_MOST_CONNECTIONS = 16
+
+_SEVERITIES = ("critical", "error", "warning", "info")
+_LONGEST_SUMMARY = 1024  # characters
+_LONGEST_DEDUP_KEY = 255  # characters
+_LARGEST_EVENT = 512 * 1024  # bytes, as sent
+_SHORTEST_CUT = 200  # bytes of a shortened value; its marker takes up to 60
+
+_WRITES_JSON = ("POST", "PUT", "PATCH")
+
+# Sending these twice is the same as sending them once (RFC 9110, 9.2.2).
+_IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
+
 # Hosts that serve the same API in different service regions, a row for each
 # API. A ``self`` link may name any of its row (PagerDuty, "Service Regions").
 _SERVICE_REGIONS = (
@@ -183,6 +207,90 @@ _PAGINATION_PROPERTIES = frozenset(
         *("starting_after", "first", "last"),
     )
 )
+
+# Where Python asks the operating system for proxies, not the environment
+# alone, it cannot be seen whether the answer has changed.
+_HAS_SYSTEM_PROXIES = sys.platform in ("win32", "darwin")
+
+_USER_AGENT = "pdpyras/{} {} Python/{}.{}".format(
+    __version__, default_user_agent(), *sys.version_info[:2]
+)
+
+
+# ---------------------------------------------------------------------------
+# Secrets
+# ---------------------------------------------------------------------------
+
+
+def last_4(secret: str) -> str:
+    """Tell secrets apart without giving them away: ``*1234``."""
+    return "*" + secret[-4:]
+
+
+def truncate_text(text: str) -> str:
+    """Shorten a text to at most :data:`TEXT_LEN_LIMIT` characters."""
+    if len(text) <= TEXT_LEN_LIMIT:
+        return text
+    ellipsis = "..."[:TEXT_LEN_LIMIT]
+    return text[: TEXT_LEN_LIMIT - len(ellipsis)] + ellipsis
+
+
+def _one_paragraph(text: str) -> str:
+    """Without line breaks and control characters, which may be a server's."""
+    if text.isprintable():
+        return text
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())
+
+
+class _Secret(str):
+    """A text that debuggers and crash reports, which print reprs, hide."""
+
+    def __repr__(self) -> str:
+        return repr(last_4(self))
+
+    def __str__(self) -> str:
+        return self[:]
+
+
+def _redacted(text: str, response: Any) -> str:
+    """The text, in which the secrets of the request are unreadable."""
+    for secret in _secrets(getattr(response, "request", None)):
+        text = text.replace(secret, last_4(secret))
+    return text
+
+
+def _secrets(request: Any) -> List[str]:
+    """The credentials that a request carried, in its header or its body."""
+    if not isinstance(request, requests.PreparedRequest):
+        return []
+    headers: Mapping[str, Any] = request.headers or {}
+    authorization = headers.get("Authorization") or ""
+    if isinstance(authorization, bytes):
+        authorization = authorization.decode("latin-1")
+    found = [
+        credential.replace("token=", "", 1)
+        for credential in authorization.split()[-1:]
+    ]
+    body = request.body
+    if isinstance(body, bytes) and b'"routing_key"' in body:
+        try:
+            found.append(json.loads(body.decode("utf-8"))["routing_key"])
+        except (ValueError, KeyError, TypeError):
+            pass
+    # Of a shorter one, last_4 shows everything.
+    return [key for key in found if isinstance(key, str) and len(key) > 4]
+
+
+def _without_secrets(
+    request: requests.PreparedRequest,
+) -> requests.PreparedRequest:
+    """What was asked for: method and URL, with the harmless headers."""
+    bare = requests.PreparedRequest()
+    bare.method, bare.url = request.method, request.url
+    bare.headers = request.headers.copy()
+    bare.headers.pop("Authorization", None)
+    return bare
 
 
 # ---------------------------------------------------------------------------
@@ -318,14 +426,6 @@ class _ReceivedResponse(Response):
         return state
 
 
-def _one_paragraph(text: str) -> str:
-    """Without line breaks and control characters, which may be a server's."""
-    if text.isprintable():
-        return text
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(printable.split())
-
-
 def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
     """The same response, but true; anything else as it is.
 
@@ -340,17 +440,6 @@ def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
     if history is not None:
         received.__dict__ = dict(response.__dict__, history=history)
     return received
-
-
-def _without_secrets(
-    request: requests.PreparedRequest,
-) -> requests.PreparedRequest:
-    """What was asked for: method and URL, with the harmless headers."""
-    bare = requests.PreparedRequest()
-    bare.method, bare.url = request.method, request.url
-    bare.headers = request.headers.copy()
-    bare.headers.pop("Authorization", None)
-    return bare
 
 
 def _header(response: Any, name: str) -> Optional[str]:
@@ -396,65 +485,10 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
     return (code if is_code else None), texts
 
 
-def _hint(response: Any) -> str:
-    """What the user of this client can do about a refusal, if anything."""
-    request = getattr(response, "request", None)
-    if not isinstance(request, requests.PreparedRequest):
-        return ""
-    if response.status_code not in (400, 401, 403, 404):
-        return ""
-    nodes = urlsplit(str(request.url)).path.split("/")[1:]
-    operation = _OPERATIONS.get(f"{request.method} {_find_path(nodes)}")
-    if operation is None:
-        return ""
-    headers = request.headers
-    if operation.early_access and "X-EARLY-ACCESS" not in headers:
-        return (
-            f" This endpoint is in early access. If the account takes part, "
-            f"set session.early_access = {{{operation.early_access!r}}}."
-        )
-    is_incomplete = operation.from_required and response.status_code == 400
-    if is_incomplete and "From" not in headers:
-        return (
-            " This endpoint wants the header From: set default_from to the "
-            "e-mail address of a user of the account."
-        )
-    return ""
-
-
-def _redacted(text: str, response: Any) -> str:
-    """The text, in which the secrets of the request are unreadable."""
-    for secret in _secrets(getattr(response, "request", None)):
-        text = text.replace(secret, last_4(secret))
-    return text
-
-
-def _secrets(request: Any) -> List[str]:
-    """The credentials that a request carried, in its header or its body."""
-    if not isinstance(request, requests.PreparedRequest):
-        return []
-    headers: Mapping[str, Any] = request.headers or {}
-    authorization = headers.get("Authorization") or ""
-    if isinstance(authorization, bytes):
-        authorization = authorization.decode("latin-1")
-    found = [
-        credential.replace("token=", "", 1)
-        for credential in authorization.split()[-1:]
-    ]
-    body = request.body
-    if isinstance(body, bytes) and b'"routing_key"' in body:
-        try:
-            found.append(json.loads(body.decode("utf-8"))["routing_key"])
-        except (ValueError, KeyError, TypeError):
-            pass
-    # Of a shorter one, last_4 shows everything.
-    return [key for key in found if isinstance(key, str) and len(key) > 4]
-
-
 # ---------------------------------------------------------------------------
 # Endpoints
 # ---------------------------------------------------------------------------
-#
+
 # One row a path: its operations, and of each what departs from convention.
 #
 #   row        operation, separated by spaces
@@ -892,6 +926,7 @@ class Operation(NamedTuple):
 
 
 _Wrapper = Optional[str]
+
 _WrapperEntry = Union[None, str, Tuple[_Wrapper, _Wrapper]]
 
 _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after")
@@ -969,15 +1004,6 @@ CURSOR_BASED_PAGINATION_PATHS: List[str] = [
 ENTITY_WRAPPER_CONFIG: Dict[str, _WrapperEntry] = _wrappers_of_table
 
 
-def _operation(method: str, path: str) -> Optional[Operation]:
-    """All that is known of a method on a canonical path; None if nothing."""
-    operation = _OPERATIONS.get(f"{method} {path}")
-    if operation is None:
-        return None
-    request, response = entity_wrappers(method, path)
-    return operation._replace(request=request, response=response)
-
-
 def is_path_param(node: str) -> bool:
     """Tell whether a node of a canonical path stands for a value.
 
@@ -996,6 +1022,121 @@ def endpoint_matches(pattern: str, method: str, path: str) -> bool:
     return pattern in (f"{method.upper()} {path}", f"* {path}")
 
 
+# Singular words that end in "s", and the plurals in "es" of such words.
+_SINGULAR_ENDINGS = ("ss", "us", "is", "sms")
+
+_TAKE_ES = ("ss", "us", "x", "ch", "sh")
+
+_PLURALS_IN_ES = ("sses", "uses", "xes", "ches", "shes")
+
+
+def singular_name(r_name: str) -> str:
+    """Name of one of the resources: ``policy`` for ``policies``.
+
+    A word that is no plural comes back untouched.
+
+    :param r_name: name of a collection, as it is in paths
+    """
+    if r_name.endswith("ies"):
+        return r_name[:-3] + "y"
+    if r_name.endswith(_PLURALS_IN_ES) and not r_name.endswith("causes"):
+        return r_name[:-2]
+    if r_name.endswith("s") and not r_name.endswith(_SINGULAR_ENDINGS):
+        return r_name[:-1]
+    return r_name
+
+
+def plural_name(obj_type: str) -> str:
+    """Name of the collection: ``users`` for ``user`` or ``user_reference``.
+
+    :param obj_type: the ``type`` of a resource or of a reference to one
+    """
+    if obj_type.endswith("_reference"):
+        obj_type = obj_type[: -len("_reference")]
+    if obj_type.endswith("y") and obj_type[-2:-1] not in tuple("aeiou"):
+        return obj_type[:-1] + "ies"
+    if obj_type.endswith(_TAKE_ES):
+        return obj_type + "es"
+    return obj_type + "s"
+
+
+def infer_entity_wrapper(method: str, path: str) -> str:
+    """Name that convention gives to the wrapper at an endpoint.
+
+    :param method: HTTP method, in any case
+    :param path: canonical path
+    :returns: the singular for one resource and for POST; else the last node
+    """
+    nodes = path.split("/")
+    if is_path_param(nodes[-1]):
+        return singular_name(nodes[-2])
+    if method.upper() == "POST":
+        return singular_name(nodes[-1])
+    return nodes[-1]
+
+
+def entity_wrappers(method: str, path: str) -> Tuple[_Wrapper, _Wrapper]:
+    """Wrapper names of the request's and of the response's body.
+
+    :param method: HTTP method, in any case
+    :param path: canonical path
+    :returns: (request, response), None where the body is not wrapped
+    :raises ValueError: the entry of :data:`ENTITY_WRAPPER_CONFIG` is none
+    """
+    method = method.upper()
+    for endpoint in (f"{method} {path}", f"* {path}"):
+        if endpoint in ENTITY_WRAPPER_CONFIG:
+            return _checked_wrappers(endpoint)
+    wrapper = infer_entity_wrapper(method, path)
+    return wrapper, wrapper
+
+
+def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
+    entry = ENTITY_WRAPPER_CONFIG[endpoint]
+    if entry is None or isinstance(entry, str):
+        return entry, entry
+    if (
+        isinstance(entry, tuple)
+        and len(entry) == 2
+        and all(name is None or isinstance(name, str) for name in entry)
+    ):
+        return entry
+    raise ValueError(
+        f"ENTITY_WRAPPER_CONFIG[{endpoint!r}] must be None, a str, or a "
+        f"tuple (request, response) of these; it is {entry!r}."
+    )
+
+
+def _operation(method: str, path: str) -> Optional[Operation]:
+    """All that is known of a method on a canonical path; None if nothing."""
+    operation = _OPERATIONS.get(f"{method} {path}")
+    if operation is None:
+        return None
+    request, response = entity_wrappers(method, path)
+    return operation._replace(request=request, response=response)
+
+
+def _operation_of_row(method: str, path: str) -> Operation:
+    """What can be said of an operation on a path that a caller added."""
+    endpoint = f"{method} {path}"
+    if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
+        return Operation()  # The API has no such operation.
+    request, response = entity_wrappers(method, path)
+    return Operation(request, response, max_limit=sys.maxsize)
+
+
+def _is_collection(path: str, operation: Operation) -> bool:
+    """Does a GET of this path give an array of records in a wrapper?"""
+    wrapper = operation.response
+    if wrapper is None or operation.pagination:
+        return wrapper is not None
+    name = singular_name(wrapper)
+    if is_path_param(path.split("/")[-1]):
+        # One resource, unless what is in the wrapper are several others.
+        return name not in (wrapper, infer_entity_wrapper("GET", path))
+    return path not in _ENDPOINTS or name != wrapper
+
+
 # ---------------------------------------------------------------------------
 # URLs
 # ---------------------------------------------------------------------------
@@ -1003,8 +1144,11 @@ def endpoint_matches(pattern: str, method: str, path: str) -> bool:
 # The patterns of this module are texts: re compiles each when it is needed
 # first, and an import need not wait for that.
 _FULL_URL = r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)"
+
 _DOT_SEGMENT = r"/(\.|%2e){1,2}(?=/|$)"
+
 _HOST_AND_PORT = r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
+
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _Origin = Tuple[str, str, str]
@@ -1118,6 +1262,28 @@ def _is_other_region(origin: _Origin, base_origin: _Origin) -> bool:
         host in row and (is_gateway or base_host in row)
         for row in _SERVICE_REGIONS
     )
+
+
+def _has_userinfo(url: Any) -> bool:
+    return "@" in str(url) and "@" in urlsplit(str(url)).netloc
+
+
+def _url_of(resource: Any) -> str:
+    if isinstance(resource, str):
+        return resource
+    if not isinstance(resource, abc.Mapping):
+        raise URLError(
+            "A URL, a path, or a resource (dict) with its URL at 'self' is "
+            f"wanted, not {type(resource).__name__}."
+        )
+    url = resource.get("self")
+    if not isinstance(url, str) or not url:
+        raise URLError(
+            f"The resource {resource.get('id', '')!r} (type "
+            f"{resource.get('type', '')!r}) has no URL at 'self'; pass its "
+            "path instead."
+        )
+    return url
 
 
 # A level of the index: its literal nodes, each with the level behind it; the
@@ -1242,91 +1408,165 @@ def canonical_path(base_url: str, url: str) -> str:
     return path
 
 
+def _tokens(url: str, base_url: str) -> Tuple[str, ...]:
+    full_url = normalize_url(base_url, url)
+    nodes = _plain_path(base_url, full_url).split("/")[1:]
+    if not nodes or "" in nodes:
+        raise URLError(f"The URL {url!r} has no path, or one with gaps.")
+    tokens = [nodes[0]]
+    if len(nodes) > 2:
+        tokens += ["{id}", nodes[2]]
+    tokens.append("{index}" if len(nodes) % 2 else "{id}")
+    return tuple(tokens)
+
+
+# ---------------------------------------------------------------------------
+# Query parameters
+# ---------------------------------------------------------------------------
+
+
+def _as_pairs(params: Any) -> List[Tuple[str, Any]]:
+    if params is None:
+        return []
+    items = params.items() if isinstance(params, abc.Mapping) else params
+    try:
+        return [(name, value) for name, value in items]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "params must be a dict, or pairs (name, value); it is "
+            f"{truncate_text(repr(params))}."
+        ) from None
+
+
+def _as_params(pairs: List[Tuple[str, Any]]) -> Any:
+    """A dict, which is handier, unless a name occurs twice."""
+    params = dict(pairs)
+    return params if len(params) == len(pairs) else pairs
+
+
+def _split_query(url: str, params: Any) -> Tuple[str, List[Tuple[str, Any]]]:
+    """The URL without its query, and all parameters in their order."""
+    endpoint, _, query = url.partition("#")[0].partition("?")
+    pairs: List[Tuple[str, Any]] = list(
+        parse_qsl(query, keep_blank_values=True)
+    )
+    return endpoint, pairs + _as_pairs(params)
+
+
+def _pop(pairs: List[Tuple[str, Any]], name: str) -> Any:
+    """Take a parameter out; of several of its name the last one counts."""
+    values = [value for key, value in pairs if key == name]
+    pairs[:] = [pair for pair in pairs if pair[0] != name]
+    return values[-1] if values else None
+
+
+def _spell_param(name: Any, value: Any) -> Tuple[Any, Any]:
+    if isinstance(value, (str, bytes)):
+        return name, value
+    if hasattr(value, "__iter__") and not isinstance(value, abc.Mapping):
+        if isinstance(name, str) and not name.endswith("[]"):
+            name += "[]"
+        return name, [_spell_value(item) for item in value]
+    return name, _spell_value(value)
+
+
+def _spell_value(value: Any) -> Any:
+    if value is True or value is False:
+        return str(value).lower()
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+def _unbracket(given: Any, params: Any, operation: Operation) -> Any:
+    """Undo ``[]`` where the endpoint spells a list parameter without."""
+    if not isinstance(params, (dict, list)):
+        return params
+    own = {name for name, _ in _as_pairs(given)}
+    pairs = []
+    for name, value in _as_pairs(params):
+        plain_name = name[:-2] if name not in own else name
+        if plain_name in operation.plain_params:
+            name = plain_name
+        elif plain_name in operation.comma_params:
+            name = plain_name
+            if isinstance(value, (list, tuple)):
+                value = ",".join(map(str, value))
+        pairs.append((name, value))
+    return _as_params(pairs)
+
+
+def _whole_number(name: str, value: Any, least: int) -> int:
+    try:
+        number = int(value)
+        is_whole = number == float(value) and not isinstance(value, bool)
+    except (TypeError, ValueError, OverflowError):
+        number, is_whole = least, False
+    if number < least or not is_whole:
+        raise ValueError(
+            f"{name} must be a whole number from {least}, not {value!r}."
+        )
+    return number
+
+
+def _without_none(**values: Any) -> Dict[str, Any]:
+    return {k: v for k, v in values.items() if v is not None}
+
+
+# ---------------------------------------------------------------------------
+# Headers
+# ---------------------------------------------------------------------------
+
+_HEADER_NAME = r"[!-9;-~]+"
+
+_HEADER_VALUE = r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*"
+
+
+def _merge_headers(
+    headers: Mapping[str, Any], more: Optional[Mapping[str, Any]]
+) -> Dict[str, Any]:
+    """Both together; the second wins, whatever the case of the names."""
+    if not more:
+        return dict(headers)
+    if not isinstance(more, abc.Mapping):
+        raise ValueError(f"headers must be a dict, not {type(more).__name__}.")
+    names = {str(name).lower() for name in more}
+    merged = {k: v for k, v in headers.items() if k.lower() not in names}
+    merged.update(more)
+    return merged
+
+
+def _check_headers(headers: Mapping[Any, Any]) -> bool:
+    """Refuse what cannot be sent, without showing it: it may be a secret.
+
+    :returns: True: all of them can be sent
+    """
+    for name, value in headers.items():
+        if not re.fullmatch(_HEADER_NAME, _as_str(name)):
+            raise PDClientError(
+                f"{name!r} cannot be the name of a header. Nothing was sent."
+            )
+        if value is not None and not re.fullmatch(
+            _HEADER_VALUE, _as_str(value)
+        ):
+            raise PDClientError(
+                f"The value of the header {name!r} must be a str of Latin-1 "
+                "characters that has no line break and no white space at "
+                "its beginning. Nothing was sent."
+            )
+    return True
+
+
+def _as_str(text: Any) -> str:
+    """A str or bytes as str; for anything else what no header can be."""
+    if isinstance(text, bytes):
+        return text.decode("latin-1")
+    return text if isinstance(text, str) else "\n"
+
+
 # ---------------------------------------------------------------------------
 # Entity wrapping
 # ---------------------------------------------------------------------------
-
-# Singular words that end in "s", and the plurals in "es" of such words.
-_SINGULAR_ENDINGS = ("ss", "us", "is", "sms")
-_TAKE_ES = ("ss", "us", "x", "ch", "sh")
-_PLURALS_IN_ES = ("sses", "uses", "xes", "ches", "shes")
-
-
-def singular_name(r_name: str) -> str:
-    """Name of one of the resources: ``policy`` for ``policies``.
-
-    A word that is no plural comes back untouched.
-
-    :param r_name: name of a collection, as it is in paths
-    """
-    if r_name.endswith("ies"):
-        return r_name[:-3] + "y"
-    if r_name.endswith(_PLURALS_IN_ES) and not r_name.endswith("causes"):
-        return r_name[:-2]
-    if r_name.endswith("s") and not r_name.endswith(_SINGULAR_ENDINGS):
-        return r_name[:-1]
-    return r_name
-
-
-def plural_name(obj_type: str) -> str:
-    """Name of the collection: ``users`` for ``user`` or ``user_reference``.
-
-    :param obj_type: the ``type`` of a resource or of a reference to one
-    """
-    if obj_type.endswith("_reference"):
-        obj_type = obj_type[: -len("_reference")]
-    if obj_type.endswith("y") and obj_type[-2:-1] not in tuple("aeiou"):
-        return obj_type[:-1] + "ies"
-    if obj_type.endswith(_TAKE_ES):
-        return obj_type + "es"
-    return obj_type + "s"
-
-
-def infer_entity_wrapper(method: str, path: str) -> str:
-    """Name that convention gives to the wrapper at an endpoint.
-
-    :param method: HTTP method, in any case
-    :param path: canonical path
-    :returns: the singular for one resource and for POST; else the last node
-    """
-    nodes = path.split("/")
-    if is_path_param(nodes[-1]):
-        return singular_name(nodes[-2])
-    if method.upper() == "POST":
-        return singular_name(nodes[-1])
-    return nodes[-1]
-
-
-def entity_wrappers(method: str, path: str) -> Tuple[_Wrapper, _Wrapper]:
-    """Wrapper names of the request's and of the response's body.
-
-    :param method: HTTP method, in any case
-    :param path: canonical path
-    :returns: (request, response), None where the body is not wrapped
-    :raises ValueError: the entry of :data:`ENTITY_WRAPPER_CONFIG` is none
-    """
-    method = method.upper()
-    for endpoint in (f"{method} {path}", f"* {path}"):
-        if endpoint in ENTITY_WRAPPER_CONFIG:
-            return _checked_wrappers(endpoint)
-    wrapper = infer_entity_wrapper(method, path)
-    return wrapper, wrapper
-
-
-def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
-    entry = ENTITY_WRAPPER_CONFIG[endpoint]
-    if entry is None or isinstance(entry, str):
-        return entry, entry
-    if (
-        isinstance(entry, tuple)
-        and len(entry) == 2
-        and all(name is None or isinstance(name, str) for name in entry)
-    ):
-        return entry
-    raise ValueError(
-        f"ENTITY_WRAPPER_CONFIG[{endpoint!r}] must be None, a str, or a "
-        f"tuple (request, response) of these; it is {entry!r}."
-    )
 
 
 def _wrap(body: Any, wrapper: _Wrapper) -> Any:
@@ -1385,22 +1625,22 @@ def _unwrap_by_content(response: Any) -> Any:
     return body
 
 
+def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
+    """Send a body that is already JSON text as that text."""
+    if isinstance(kwargs.get("json"), str):
+        kwargs = dict(kwargs)
+        try:
+            kwargs["data"] = kwargs.pop("json").encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PDClientError(
+                f"The body cannot be sent as UTF-8: {error.reason}."
+            ) from None
+    return kwargs
+
+
 # ---------------------------------------------------------------------------
 # Responses
 # ---------------------------------------------------------------------------
-
-
-def truncate_text(text: str) -> str:
-    """Shorten a text to at most :data:`TEXT_LEN_LIMIT` characters."""
-    if len(text) <= TEXT_LEN_LIMIT:
-        return text
-    ellipsis = "..."[:TEXT_LEN_LIMIT]
-    return text[: TEXT_LEN_LIMIT - len(ellipsis)] + ellipsis
-
-
-def last_4(secret: str) -> str:
-    """Tell secrets apart without giving them away: ``*1234``."""
-    return "*" + secret[-4:]
 
 
 def _request_line(response: Any) -> str:
@@ -1480,14 +1720,46 @@ def try_decoding(r: Any) -> Any:
         ) from error
 
 
+def _hint(response: Any) -> str:
+    """What the user of this client can do about a refusal, if anything."""
+    request = getattr(response, "request", None)
+    if not isinstance(request, requests.PreparedRequest):
+        return ""
+    if response.status_code not in (400, 401, 403, 404):
+        return ""
+    nodes = urlsplit(str(request.url)).path.split("/")[1:]
+    operation = _OPERATIONS.get(f"{request.method} {_find_path(nodes)}")
+    if operation is None:
+        return ""
+    headers = request.headers
+    if operation.early_access and "X-EARLY-ACCESS" not in headers:
+        return (
+            f" This endpoint is in early access. If the account takes part, "
+            f"set session.early_access = {{{operation.early_access!r}}}."
+        )
+    is_incomplete = operation.from_required and response.status_code == 400
+    if is_incomplete and "From" not in headers:
+        return (
+            " This endpoint wants the header From: set default_from to the "
+            "e-mail address of a user of the account."
+        )
+    return ""
+
+
+def _close(response: Any) -> None:
+    """Give its connection back, which the next attempt may need."""
+    close = getattr(response, "close", None)
+    if close is not None:  # It may be a stand-in.
+        close()
+
+
 # ---------------------------------------------------------------------------
 # Decorators
 # ---------------------------------------------------------------------------
-#
+
 # They decorate methods that take a URL and keyword arguments, and return a
 # response. Of the object they need nothing but its ``url``. The HTTP method
 # is the name of the decorated function without its first letter.
-
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -1502,24 +1774,6 @@ def resource_url(method: _Method) -> _Method:
         return method(self, _url_of(url), **kwargs)
 
     return cast(_Method, call)
-
-
-def _url_of(resource: Any) -> str:
-    if isinstance(resource, str):
-        return resource
-    if not isinstance(resource, abc.Mapping):
-        raise URLError(
-            "A URL, a path, or a resource (dict) with its URL at 'self' is "
-            f"wanted, not {type(resource).__name__}."
-        )
-    url = resource.get("self")
-    if not isinstance(url, str) or not url:
-        raise URLError(
-            f"The resource {resource.get('id', '')!r} (type "
-            f"{resource.get('type', '')!r}) has no URL at 'self'; pass its "
-            "path instead."
-        )
-    return url
 
 
 def requires_success(method: _Method) -> _Method:
@@ -1594,19 +1848,6 @@ def _wrapped_request(
         wrapped = _wrap(kwargs["json"], request_wrapper)
         kwargs = dict(kwargs, json=wrapped)
     return True, kwargs, response_wrapper
-
-
-def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    """Send a body that is already JSON text as that text."""
-    if isinstance(kwargs.get("json"), str):
-        kwargs = dict(kwargs)
-        try:
-            kwargs["data"] = kwargs.pop("json").encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise PDClientError(
-                f"The body cannot be sent as UTF-8: {error.reason}."
-            ) from None
-    return kwargs
 
 
 def _deprecated(since: str, details: str) -> Callable[[_Method], _Method]:
@@ -1694,10 +1935,6 @@ def _is_transient(error: BaseException) -> bool:
         "CERTIFICATE_VERIFY_FAILED" in root or "CertificateError" in root
     )
     return not is_untrusted
-
-
-# Sending these twice is the same as sending them once (RFC 9110, 9.2.2).
-_IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
 
 
 def _failed_to_connect(
@@ -1952,6 +2189,71 @@ class Attempts:
         )
 
 
+class _Body:
+    """The body of a request, to be sent once more from where it began.
+
+    Open files are noted with their position; iterators cannot be replayed.
+    """
+
+    def __init__(self, options: Dict[str, Any]) -> None:
+        self._files: List[Tuple[Any, int]] = []
+        self.replayable = True
+        self._note(options.get("data"))
+        files = options.get("files")
+        if files:
+            parts = files.values() if hasattr(files, "values") else files
+            for part in parts:
+                for item in (
+                    part if isinstance(part, (tuple, list)) else [part]
+                ):
+                    self._note(item)
+
+    def _note(self, data: Any) -> None:
+        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
+            return
+        try:
+            position = data.tell()
+            data.seek(position)
+            self._files.append((data, position))
+        except (AttributeError, OSError, ValueError):
+            is_used_up = hasattr(data, "__next__") or hasattr(data, "read")
+            self.replayable &= not is_used_up
+
+    def rewind(self) -> None:
+        for file, position in self._files:
+            file.seek(position)
+
+
+# ---------------------------------------------------------------------------
+# Rate limit
+# ---------------------------------------------------------------------------
+
+
+class RateLimit(NamedTuple):
+    """The API's rate limit, as its last answer reported it."""
+
+    #: Requests that a window of time allows.
+    limit: Optional[int]
+    #: Requests that are left in the present window.
+    remaining: Optional[int]
+    #: Seconds to the end of the window.
+    reset: Optional[float]
+
+
+def _reported_rate(response: Any) -> Optional[RateLimit]:
+    remaining = _header(response, "ratelimit-remaining")
+    limit = _header(response, "ratelimit-limit")
+    if remaining is None and limit is None:
+        return None
+    reset = _number(_header(response, "ratelimit-reset"))
+    left, most = _number(remaining), _number(limit)
+    return RateLimit(
+        None if most is None else int(most),
+        None if left is None else int(left),
+        reset,
+    )
+
+
 def _asked_wait(response: Any) -> Optional[float]:
     """Seconds that a response asks its client to wait; None: it does not.
 
@@ -1983,15 +2285,12 @@ def _seconds_until(value: str) -> float:
         return -1.0
 
 
-class RateLimit(NamedTuple):
-    """The API's rate limit, as its last answer reported it."""
-
-    #: Requests that a window of time allows.
-    limit: Optional[int]
-    #: Requests that are left in the present window.
-    remaining: Optional[int]
-    #: Seconds to the end of the window.
-    reset: Optional[float]
+def _number(text: Optional[str]) -> Optional[float]:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
 
 
 class _RateGate:
@@ -2062,63 +2361,6 @@ class _RateGate:
             with self._lock:
                 del self._closed_until[key]
                 self._changed.notify_all()
-
-
-def _reported_rate(response: Any) -> Optional[RateLimit]:
-    remaining = _header(response, "ratelimit-remaining")
-    limit = _header(response, "ratelimit-limit")
-    if remaining is None and limit is None:
-        return None
-    reset = _number(_header(response, "ratelimit-reset"))
-    left, most = _number(remaining), _number(limit)
-    return RateLimit(
-        None if most is None else int(most),
-        None if left is None else int(left),
-        reset,
-    )
-
-
-def _number(text: Optional[str]) -> Optional[float]:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None
-
-
-class _Body:
-    """The body of a request, to be sent once more from where it began.
-
-    Open files are noted with their position; iterators cannot be replayed.
-    """
-
-    def __init__(self, options: Dict[str, Any]) -> None:
-        self._files: List[Tuple[Any, int]] = []
-        self.replayable = True
-        self._note(options.get("data"))
-        files = options.get("files")
-        if files:
-            parts = files.values() if hasattr(files, "values") else files
-            for part in parts:
-                for item in (
-                    part if isinstance(part, (tuple, list)) else [part]
-                ):
-                    self._note(item)
-
-    def _note(self, data: Any) -> None:
-        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
-            return
-        try:
-            position = data.tell()
-            data.seek(position)
-            self._files.append((data, position))
-        except (AttributeError, OSError, ValueError):
-            is_used_up = hasattr(data, "__next__") or hasattr(data, "read")
-            self.replayable &= not is_used_up
-
-    def rewind(self) -> None:
-        for file, position in self._files:
-            file.seek(position)
 
 
 # ---------------------------------------------------------------------------
@@ -2249,10 +2491,6 @@ class _OffsetPages(_Pages):
         return False
 
 
-# How often a cursor comes again before it is taken for a circle.
-_MOST_MEETINGS = 3
-
-
 class _CursorPages(_Pages):
     """Pagination by a cursor that each answer gives for the next page."""
 
@@ -2345,19 +2583,56 @@ class _PostedPages(_Pages):
         return True
 
 
+class _Page:
+    """One answer, read: its records, and what steers the pagination."""
+
+    def __init__(
+        self, response: Any, records: List[Any], steering: Dict[str, Any]
+    ) -> None:
+        self.response = response
+        self.records = records
+        self.steering = steering
+
+    @property
+    def total(self) -> Union[int, str]:
+        """The total of the collection; "?" where the API does not tell."""
+        total = self.steering.get("total")
+        is_number = isinstance(total, int) and not isinstance(total, bool)
+        return cast(int, total) if is_number else "?"
+
+    def turn(self, pages: _Pages) -> bool:
+        """Move the pagination past this page; tell whether it has ended.
+
+        :raises PDServerError: what the answer says cannot be followed
+        """
+        try:
+            return pages.turn(self.steering, len(self.records))
+        except _BrokenPaginationError as error:
+            raise PDServerError(
+                f"{_request_line(self.response)}: {error}", self.response
+            ) from None
+
+
+def _read_page(response: Any, wrapper: str) -> _Page:
+    """The records of a page, and the properties that steer pagination."""
+    body = try_decoding(response)
+    records = _content(response, body, wrapper)
+    if not isinstance(records, list):
+        raise PDServerError(
+            f"{_request_line(response)}: expected an array at {wrapper!r}, "
+            f"got {type(records).__name__}.",
+            response,
+        )
+    steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
+    return _Page(response, records, steering)
+
+
 # ---------------------------------------------------------------------------
 # Reading ahead
 # ---------------------------------------------------------------------------
 #
 # Threads that ask for pages before these are needed. What is done with an
 # answer, and in which order, is decided by the consumer's thread alone.
-
-# Pages that may be asked for at once, at most.
-_MOST_PAGES_AHEAD = 16
-
-# Seconds that closing an iterator waits for requests that are under way, so
-# that, as a rule, the caller finds no thread at work behind its back.
-_PATIENCE = 1.0
 
 # Of each worker's thread, whether its results are still wanted.
 _worker = threading.local()
@@ -2451,36 +2726,6 @@ def _work(
     for task in iter(tasks.get, None):
         task.run()
         del task
-
-
-class _Page:
-    """One answer, read: its records, and what steers the pagination."""
-
-    def __init__(
-        self, response: Any, records: List[Any], steering: Dict[str, Any]
-    ) -> None:
-        self.response = response
-        self.records = records
-        self.steering = steering
-
-    @property
-    def total(self) -> Union[int, str]:
-        """The total of the collection; "?" where the API does not tell."""
-        total = self.steering.get("total")
-        is_number = isinstance(total, int) and not isinstance(total, bool)
-        return cast(int, total) if is_number else "?"
-
-    def turn(self, pages: _Pages) -> bool:
-        """Move the pagination past this page; tell whether it has ended.
-
-        :raises PDServerError: what the answer says cannot be followed
-        """
-        try:
-            return pages.turn(self.steering, len(self.records))
-        except _BrokenPaginationError as error:
-            raise PDServerError(
-                f"{_request_line(self.response)}: {error}", self.response
-            ) from None
 
 
 _Fetch = Callable[[List[Tuple[str, Any]], Any], _Page]
@@ -2612,184 +2857,10 @@ class _Silence:
 
 
 # ---------------------------------------------------------------------------
-# Events that fit
-# ---------------------------------------------------------------------------
-#
-# The Events API refuses an event that is too large, and then nobody is paged.
-
-_SEVERITIES = ("critical", "error", "warning", "info")
-_LONGEST_SUMMARY = 1024  # characters
-_LONGEST_DEDUP_KEY = 255  # characters
-_LARGEST_EVENT = 512 * 1024  # bytes, as sent
-_SHORTEST_CUT = 200  # bytes of a shortened value; its marker takes up to 60
-
-
-_LONGEST_CHARACTER = 32
-_VIRAMA = 9  # a combining class
-# Joiners, parts of Hangul, of Thai, Lao and kana, skin tones, tags,
-# surrogates, and CR LF.
-_JOINED_PAIR = (
-    "(?s)\u200d.|.[\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7ff\uff9e\uff9f"
-    "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
-    "|[\ud800-\udbff][\udc00-\udfff]|\r\n"
-)
-
-
-def _fit_event(
-    event: Dict[str, Any],
-) -> Tuple[Dict[str, Any], List[str]]:
-    """Make an event fit the limits of the API.
-
-    :returns: the event, or a shortened copy; and what was cut, in words
-    :raises ValueError: shortening the details is not enough
-    """
-    payload = event.get("payload")
-    if not isinstance(payload, abc.Mapping):
-        payload = {}
-    payload = dict(payload)
-    cuts = []
-    summary = payload.get("summary")
-    if isinstance(summary, str) and len(summary) > _LONGEST_SUMMARY:
-        end = _character_end(summary, _LONGEST_SUMMARY - 1)
-        payload["summary"] = summary[:end] + "\u2026"
-        cuts.append(
-            f"the summary has {len(summary)} characters, "
-            f"{_LONGEST_SUMMARY} are taken"
-        )
-        event = dict(event, payload=payload)
-    excess = _size(event) - _LARGEST_EVENT
-    if excess > 0:
-        cuts.append(
-            f"it has {excess + _LARGEST_EVENT} bytes, {_LARGEST_EVENT} are "
-            "taken; the largest custom_details give way"
-        )
-        details = payload.get("custom_details")
-        if details:
-            room = _size(details) - excess
-            payload["custom_details"] = _shorten_details(details, room)
-            event = dict(event, payload=payload)
-        if _size(event) > _LARGEST_EVENT:
-            raise ValueError(
-                f"The event has {_size(event)} bytes without its "
-                f"custom_details; the API takes {_LARGEST_EVENT}."
-            )
-    return event, cuts
-
-
-def _size(value: Any) -> int:
-    """Bytes that a value takes in the body of a request.
-
-    :raises ValueError: it cannot be encoded as JSON
-    """
-    try:
-        return len(json.dumps(value))
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"The event is not JSON: {error}") from None
-
-
-def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
-    """Cut the largest texts in the details so that all fit into the room."""
-    try:
-        shortened = _level_texts(details, room)
-    except RecursionError:
-        shortened = None
-    if shortened is not None:
-        return shortened
-    # It is not the texts that are so large, or they are nested too deeply:
-    # keep the beginning of it all.
-    cut = _cut_text(json.dumps(details), max(room - 32, _SHORTEST_CUT))
-    return {"custom_details": cut}
-
-
-def _level_texts(details: Mapping[str, Any], room: int) -> Any:
-    """Cut as many of the largest texts as it takes; None: that is no help."""
-    sizes = sorted(_text_sizes(details), reverse=True)
-    excess = _size(details) - room
-    total = 0
-    for count, size in enumerate(sizes, 1):
-        # Level the largest `count` texts down, so that each gets as much.
-        rest = sizes[count] if count < len(sizes) else 0
-        total += size
-        share = (total - excess) // count
-        if share >= max(rest, _SHORTEST_CUT):
-            return _cut_texts(details, min(share, size))
-    return None
-
-
-def _text_sizes(value: Any) -> Iterator[int]:
-    if isinstance(value, str):
-        yield _size(value)
-    elif isinstance(value, (abc.Mapping, list, tuple)):
-        items = value.values() if isinstance(value, abc.Mapping) else value
-        for item in items:
-            yield from _text_sizes(item)
-
-
-def _cut_texts(value: Any, size: int) -> Any:
-    """A copy in which no text takes more than so many bytes."""
-    if isinstance(value, str):
-        return value if _size(value) <= size else _cut_text(value, size)
-    if isinstance(value, abc.Mapping):
-        return {key: _cut_texts(item, size) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_cut_texts(item, size) for item in value]
-    return value
-
-
-def _cut_text(text: str, size: int) -> str:
-    """The beginning of a text, with a marker that says what is missing."""
-    room = size - _size(f"\u2026 [{len(text)} of {len(text)} characters cut]")
-    low, high = 0, min(len(text), size)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _size(text[:middle]) - 2 <= room:
-            low = middle
-        else:
-            high = middle - 1
-    end = _character_end(text, low)
-    missing = len(text) - end
-    return f"{text[:end]}\u2026 [{missing} of {len(text)} characters cut]"
-
-
-def _character_end(text: str, end: int) -> int:
-    """The last place up to `end` that is not within a visible character."""
-    start = end
-    while 0 < end < len(text) and _is_joined(text, end):
-        end -= 1
-        if start - end > _LONGEST_CHARACTER:
-            return start
-    return end or start
-
-
-def _is_joined(text: str, at: int) -> bool:
-    """Is text[at] a part of the visible character before it?
-
-    An approximation of extended grapheme clusters (Unicode, UAX #29).
-    """
-    before, after = text[at - 1], text[at]
-    if re.fullmatch(_JOINED_PAIR, before + after):
-        return True
-    if unicodedata.category(after).startswith("M"):
-        return True
-    if unicodedata.combining(before) == _VIRAMA and after.isalpha():
-        return True  # It joins two consonants.
-    # Flags are pairs of letters: is the one before the first of a pair?
-    first = at
-    while first and "\U0001f1e6" <= text[first - 1] <= "\U0001f1ff":
-        first -= 1
-    is_letter = "\U0001f1e6" <= after <= "\U0001f1ff"
-    return is_letter and (at - first) % 2 == 1
-
-
-# ---------------------------------------------------------------------------
 # Transport
 # ---------------------------------------------------------------------------
 #
 # How requests is made to send with less work, and to notice what it misses.
-
-# Where Python asks the operating system for proxies, not the environment
-# alone, it cannot be seen whether the answer has changed.
-_HAS_SYSTEM_PROXIES = sys.platform in ("win32", "darwin")
 
 # A URL that requests would leave as it is.
 _PLAIN_URL = (
@@ -2797,6 +2868,24 @@ _PLAIN_URL = (
     r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?"
     r"(/([A-Za-z0-9_~-][A-Za-z0-9._~-]*)?)+\Z"
 )
+
+# The parameters of requests.Session.request after method and URL, for
+# callers who give them by position.
+_REQUEST_PARAMETERS = (
+    *("params", "data", "headers", "cookies", "files", "auth", "timeout"),
+    *("allow_redirects", "proxies", "hooks", "stream", "verify", "cert"),
+    "json",
+)
+
+
+def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+    """Turn arguments given by position into keyword arguments."""
+    named = dict(zip(_REQUEST_PARAMETERS, args))
+    if len(args) > len(_REQUEST_PARAMETERS) or not named.keys().isdisjoint(
+        kwargs
+    ):
+        raise TypeError("Too many arguments, or one that is given twice.")
+    kwargs.update(named)
 
 
 class _Adapter(HTTPAdapter):
@@ -2875,10 +2964,6 @@ class _Adapter(HTTPAdapter):
         ):
             return super().request_url(request, proxies)
         return url[start:]
-
-
-# Connections that are kept open to one host.
-_MOST_CONNECTIONS = 16
 
 
 class _Memory:
@@ -2977,13 +3062,6 @@ def _check_whole(response: Any) -> None:
         raise ChunkedEncodingError("The compressed answer broke off.")
 
 
-def _close(response: Any) -> None:
-    """Give its connection back, which the next attempt may need."""
-    close = getattr(response, "close", None)
-    if close is not None:  # It may be a stand-in.
-        close()
-
-
 def _has_headless_body(response: Response) -> bool:
     """Is there nothing that says where the body ends?"""
     headers = response.headers
@@ -2997,34 +3075,24 @@ def _has_headless_body(response: Response) -> bool:
     )
 
 
+def _is_of_a_hook(error: BaseException) -> bool:
+    """Was it raised by a hook of the caller, while requests sent?"""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "dispatch_hook":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _names_a_proxy(environ: Mapping[Any, Any]) -> bool:
+    """Is there any variable among which requests looks for proxies?"""
+    return any(os.fsdecode(n).lower().endswith("_proxy") for n in environ)
+
+
 # ---------------------------------------------------------------------------
-# Sessions
+# PDSession
 # ---------------------------------------------------------------------------
-
-_USER_AGENT = "pdpyras/{} {} Python/{}.{}".format(
-    __version__, default_user_agent(), *sys.version_info[:2]
-)
-
-_WRITES_JSON = ("POST", "PUT", "PATCH")
-
-# The parameters of requests.Session.request after method and URL, for
-# callers who give them by position.
-_REQUEST_PARAMETERS = (
-    *("params", "data", "headers", "cookies", "files", "auth", "timeout"),
-    *("allow_redirects", "proxies", "hooks", "stream", "verify", "cert"),
-    "json",
-)
-
-
-class _Secret(str):
-    """A text that debuggers and crash reports, which print reprs, hide."""
-
-    def __repr__(self) -> str:
-        return repr(last_4(self))
-
-    def __str__(self) -> str:
-        return self[:]
-
 
 # For the threads of a forked process.
 _after_fork_lock = threading.Lock()
@@ -3641,115 +3709,9 @@ class PDSession(requests.Session):
             )
 
 
-def _is_of_a_hook(error: BaseException) -> bool:
-    """Was it raised by a hook of the caller, while requests sent?"""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "dispatch_hook":
-            return True
-        trace = trace.tb_next
-    return False
-
-
-def _names_a_proxy(environ: Mapping[Any, Any]) -> bool:
-    """Is there any variable among which requests looks for proxies?"""
-    return any(os.fsdecode(n).lower().endswith("_proxy") for n in environ)
-
-
-def _has_userinfo(url: Any) -> bool:
-    return "@" in str(url) and "@" in urlsplit(str(url)).netloc
-
-
-def _check_headers(headers: Mapping[Any, Any]) -> bool:
-    """Refuse what cannot be sent, without showing it: it may be a secret.
-
-    :returns: True: all of them can be sent
-    """
-    for name, value in headers.items():
-        if not re.fullmatch(_HEADER_NAME, _as_str(name)):
-            raise PDClientError(
-                f"{name!r} cannot be the name of a header. Nothing was sent."
-            )
-        if value is not None and not re.fullmatch(
-            _HEADER_VALUE, _as_str(value)
-        ):
-            raise PDClientError(
-                f"The value of the header {name!r} must be a str of Latin-1 "
-                "characters that has no line break and no white space at "
-                "its beginning. Nothing was sent."
-            )
-    return True
-
-
-def _as_str(text: Any) -> str:
-    """A str or bytes as str; for anything else what no header can be."""
-    if isinstance(text, bytes):
-        return text.decode("latin-1")
-    return text if isinstance(text, str) else "\n"
-
-
-_HEADER_NAME = r"[!-9;-~]+"
-_HEADER_VALUE = r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*"
-
-
-def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
-    """Turn arguments given by position into keyword arguments."""
-    named = dict(zip(_REQUEST_PARAMETERS, args))
-    if len(args) > len(_REQUEST_PARAMETERS) or not named.keys().isdisjoint(
-        kwargs
-    ):
-        raise TypeError("Too many arguments, or one that is given twice.")
-    kwargs.update(named)
-
-
-def _spell_param(name: Any, value: Any) -> Tuple[Any, Any]:
-    if isinstance(value, (str, bytes)):
-        return name, value
-    if hasattr(value, "__iter__") and not isinstance(value, abc.Mapping):
-        if isinstance(name, str) and not name.endswith("[]"):
-            name += "[]"
-        return name, [_spell_value(item) for item in value]
-    return name, _spell_value(value)
-
-
-def _unbracket(given: Any, params: Any, operation: Operation) -> Any:
-    """Undo ``[]`` where the endpoint spells a list parameter without."""
-    if not isinstance(params, (dict, list)):
-        return params
-    own = {name for name, _ in _as_pairs(given)}
-    pairs = []
-    for name, value in _as_pairs(params):
-        plain_name = name[:-2] if name not in own else name
-        if plain_name in operation.plain_params:
-            name = plain_name
-        elif plain_name in operation.comma_params:
-            name = plain_name
-            if isinstance(value, (list, tuple)):
-                value = ",".join(map(str, value))
-        pairs.append((name, value))
-    return _as_params(pairs)
-
-
-def _spell_value(value: Any) -> Any:
-    if value is True or value is False:
-        return str(value).lower()
-    if isinstance(value, date):
-        return value.isoformat()
-    return value
-
-
-def _merge_headers(
-    headers: Mapping[str, Any], more: Optional[Mapping[str, Any]]
-) -> Dict[str, Any]:
-    """Both together; the second wins, whatever the case of the names."""
-    if not more:
-        return dict(headers)
-    if not isinstance(more, abc.Mapping):
-        raise ValueError(f"headers must be a dict, not {type(more).__name__}.")
-    names = {str(name).lower() for name in more}
-    merged = {k: v for k, v in headers.items() if k.lower() not in names}
-    merged.update(more)
-    return merged
+# ---------------------------------------------------------------------------
+# APISession
+# ---------------------------------------------------------------------------
 
 
 class APISession(PDSession):
@@ -4446,89 +4408,6 @@ class APISession(PDSession):
         return _read_page(successful_response(response), wrapper)
 
 
-def _split_query(url: str, params: Any) -> Tuple[str, List[Tuple[str, Any]]]:
-    """The URL without its query, and all parameters in their order."""
-    endpoint, _, query = url.partition("#")[0].partition("?")
-    pairs: List[Tuple[str, Any]] = list(
-        parse_qsl(query, keep_blank_values=True)
-    )
-    return endpoint, pairs + _as_pairs(params)
-
-
-def _as_pairs(params: Any) -> List[Tuple[str, Any]]:
-    if params is None:
-        return []
-    items = params.items() if isinstance(params, abc.Mapping) else params
-    try:
-        return [(name, value) for name, value in items]
-    except (TypeError, ValueError):
-        raise ValueError(
-            "params must be a dict, or pairs (name, value); it is "
-            f"{truncate_text(repr(params))}."
-        ) from None
-
-
-def _as_params(pairs: List[Tuple[str, Any]]) -> Any:
-    """A dict, which is handier, unless a name occurs twice."""
-    params = dict(pairs)
-    return params if len(params) == len(pairs) else pairs
-
-
-def _pop(pairs: List[Tuple[str, Any]], name: str) -> Any:
-    """Take a parameter out; of several of its name the last one counts."""
-    values = [value for key, value in pairs if key == name]
-    pairs[:] = [pair for pair in pairs if pair[0] != name]
-    return values[-1] if values else None
-
-
-def _whole_number(name: str, value: Any, least: int) -> int:
-    try:
-        number = int(value)
-        is_whole = number == float(value) and not isinstance(value, bool)
-    except (TypeError, ValueError, OverflowError):
-        number, is_whole = least, False
-    if number < least or not is_whole:
-        raise ValueError(
-            f"{name} must be a whole number from {least}, not {value!r}."
-        )
-    return number
-
-
-def _operation_of_row(method: str, path: str) -> Operation:
-    """What can be said of an operation on a path that a caller added."""
-    endpoint = f"{method} {path}"
-    if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
-        return Operation()  # The API has no such operation.
-    request, response = entity_wrappers(method, path)
-    return Operation(request, response, max_limit=sys.maxsize)
-
-
-def _is_collection(path: str, operation: Operation) -> bool:
-    """Does a GET of this path give an array of records in a wrapper?"""
-    wrapper = operation.response
-    if wrapper is None or operation.pagination:
-        return wrapper is not None
-    name = singular_name(wrapper)
-    if is_path_param(path.split("/")[-1]):
-        # One resource, unless what is in the wrapper are several others.
-        return name not in (wrapper, infer_entity_wrapper("GET", path))
-    return path not in _ENDPOINTS or name != wrapper
-
-
-def _read_page(response: Any, wrapper: str) -> _Page:
-    """The records of a page, and the properties that steer pagination."""
-    body = try_decoding(response)
-    records = _content(response, body, wrapper)
-    if not isinstance(records, list):
-        raise PDServerError(
-            f"{_request_line(response)}: expected an array at {wrapper!r}, "
-            f"got {type(records).__name__}.",
-            response,
-        )
-    steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
-    return _Page(response, records, steering)
-
-
 def _is_within(part: Any, whole: Any) -> bool:
     """Would setting the part change nothing of the whole?"""
     if isinstance(part, abc.Mapping) and isinstance(whole, abc.Mapping):
@@ -4539,6 +4418,213 @@ def _is_within(part: Any, whole: Any) -> bool:
     if isinstance(part, (list, tuple)) and isinstance(whole, list):
         return len(part) == len(whole) and all(map(_is_within, part, whole))
     return bool(part == whole)
+
+
+# ---------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------
+#
+# The Events API refuses an event that is too large, and then nobody is paged.
+
+_LONGEST_CHARACTER = 32
+
+_VIRAMA = 9  # a combining class
+
+# Joiners, parts of Hangul, of Thai, Lao and kana, skin tones, tags,
+# surrogates, and CR LF.
+_JOINED_PAIR = (
+    "(?s)\u200d.|.[\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7ff\uff9e\uff9f"
+    "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+    "|[\ud800-\udbff][\udc00-\udfff]|\r\n"
+)
+
+
+def _fit_event(
+    event: Dict[str, Any],
+) -> Tuple[Dict[str, Any], List[str]]:
+    """Make an event fit the limits of the API.
+
+    :returns: the event, or a shortened copy; and what was cut, in words
+    :raises ValueError: shortening the details is not enough
+    """
+    payload = event.get("payload")
+    if not isinstance(payload, abc.Mapping):
+        payload = {}
+    payload = dict(payload)
+    cuts = []
+    summary = payload.get("summary")
+    if isinstance(summary, str) and len(summary) > _LONGEST_SUMMARY:
+        end = _character_end(summary, _LONGEST_SUMMARY - 1)
+        payload["summary"] = summary[:end] + "\u2026"
+        cuts.append(
+            f"the summary has {len(summary)} characters, "
+            f"{_LONGEST_SUMMARY} are taken"
+        )
+        event = dict(event, payload=payload)
+    excess = _size(event) - _LARGEST_EVENT
+    if excess > 0:
+        cuts.append(
+            f"it has {excess + _LARGEST_EVENT} bytes, {_LARGEST_EVENT} are "
+            "taken; the largest custom_details give way"
+        )
+        details = payload.get("custom_details")
+        if details:
+            room = _size(details) - excess
+            payload["custom_details"] = _shorten_details(details, room)
+            event = dict(event, payload=payload)
+        if _size(event) > _LARGEST_EVENT:
+            raise ValueError(
+                f"The event has {_size(event)} bytes without its "
+                f"custom_details; the API takes {_LARGEST_EVENT}."
+            )
+    return event, cuts
+
+
+def _size(value: Any) -> int:
+    """Bytes that a value takes in the body of a request.
+
+    :raises ValueError: it cannot be encoded as JSON
+    """
+    try:
+        return len(json.dumps(value))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"The event is not JSON: {error}") from None
+
+
+def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
+    """Cut the largest texts in the details so that all fit into the room."""
+    try:
+        shortened = _level_texts(details, room)
+    except RecursionError:
+        shortened = None
+    if shortened is not None:
+        return shortened
+    # It is not the texts that are so large, or they are nested too deeply:
+    # keep the beginning of it all.
+    cut = _cut_text(json.dumps(details), max(room - 32, _SHORTEST_CUT))
+    return {"custom_details": cut}
+
+
+def _level_texts(details: Mapping[str, Any], room: int) -> Any:
+    """Cut as many of the largest texts as it takes; None: that is no help."""
+    sizes = sorted(_text_sizes(details), reverse=True)
+    excess = _size(details) - room
+    total = 0
+    for count, size in enumerate(sizes, 1):
+        # Level the largest `count` texts down, so that each gets as much.
+        rest = sizes[count] if count < len(sizes) else 0
+        total += size
+        share = (total - excess) // count
+        if share >= max(rest, _SHORTEST_CUT):
+            return _cut_texts(details, min(share, size))
+    return None
+
+
+def _text_sizes(value: Any) -> Iterator[int]:
+    if isinstance(value, str):
+        yield _size(value)
+    elif isinstance(value, (abc.Mapping, list, tuple)):
+        items = value.values() if isinstance(value, abc.Mapping) else value
+        for item in items:
+            yield from _text_sizes(item)
+
+
+def _cut_texts(value: Any, size: int) -> Any:
+    """A copy in which no text takes more than so many bytes."""
+    if isinstance(value, str):
+        return value if _size(value) <= size else _cut_text(value, size)
+    if isinstance(value, abc.Mapping):
+        return {key: _cut_texts(item, size) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut_texts(item, size) for item in value]
+    return value
+
+
+def _cut_text(text: str, size: int) -> str:
+    """The beginning of a text, with a marker that says what is missing."""
+    room = size - _size(f"\u2026 [{len(text)} of {len(text)} characters cut]")
+    low, high = 0, min(len(text), size)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _size(text[:middle]) - 2 <= room:
+            low = middle
+        else:
+            high = middle - 1
+    end = _character_end(text, low)
+    missing = len(text) - end
+    return f"{text[:end]}\u2026 [{missing} of {len(text)} characters cut]"
+
+
+def _character_end(text: str, end: int) -> int:
+    """The last place up to `end` that is not within a visible character."""
+    start = end
+    while 0 < end < len(text) and _is_joined(text, end):
+        end -= 1
+        if start - end > _LONGEST_CHARACTER:
+            return start
+    return end or start
+
+
+def _is_joined(text: str, at: int) -> bool:
+    """Is text[at] a part of the visible character before it?
+
+    An approximation of extended grapheme clusters (Unicode, UAX #29).
+    """
+    before, after = text[at - 1], text[at]
+    if re.fullmatch(_JOINED_PAIR, before + after):
+        return True
+    if unicodedata.category(after).startswith("M"):
+        return True
+    if unicodedata.combining(before) == _VIRAMA and after.isalpha():
+        return True  # It joins two consonants.
+    # Flags are pairs of letters: is the one before the first of a pair?
+    first = at
+    while first and "\U0001f1e6" <= text[first - 1] <= "\U0001f1ff":
+        first -= 1
+    is_letter = "\U0001f1e6" <= after <= "\U0001f1ff"
+    return is_letter and (at - first) % 2 == 1
+
+
+def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, abc.Mapping):
+        raise ValueError(f"{name} must be a dict, not {type(value).__name__}.")
+    return dict(value)
+
+
+def _check_required(payload: Mapping[str, Any]) -> None:
+    """Does a payload have what the API refuses to do without?"""
+    for name in ("summary", "source"):
+        value = payload.get(name)
+        if not isinstance(value, str) or not value:
+            raise ValueError(
+                f"The {name} must be a non-empty str, not {value!r}."
+            )
+    if payload.get("severity") not in _SEVERITIES:
+        raise ValueError(
+            f"The severity must be one of {', '.join(_SEVERITIES)}, not "
+            f"{payload.get('severity')!r}."
+        )
+
+
+def _check_payload(event: Mapping[str, Any]) -> None:
+    payload = _checked_dict("payload", event.get("payload"))
+    _checked_dict("custom_details", payload.get("custom_details"))
+
+
+def _checked_dedup_key(dedup_key: Any) -> str:
+    if not isinstance(dedup_key, str):
+        raise ValueError(
+            f"The dedup_key must be a str, not {type(dedup_key).__name__}."
+        )
+    if len(dedup_key) > _LONGEST_DEDUP_KEY:
+        # Two identities that are cut at the same place would become one.
+        raise ValueError(
+            f"The dedup_key has {len(dedup_key)} characters; the API takes "
+            f"{_LONGEST_DEDUP_KEY}. Use a digest of it instead."
+        )
+    return dedup_key
 
 
 class _EventsSession(PDSession):
@@ -4814,60 +4900,13 @@ class ChangeEventsAPISession(_EventsSession):
         return body.get("id")
 
 
-def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, abc.Mapping):
-        raise ValueError(f"{name} must be a dict, not {type(value).__name__}.")
-    return dict(value)
-
-
-def _check_required(payload: Mapping[str, Any]) -> None:
-    """Does a payload have what the API refuses to do without?"""
-    for name in ("summary", "source"):
-        value = payload.get(name)
-        if not isinstance(value, str) or not value:
-            raise ValueError(
-                f"The {name} must be a non-empty str, not {value!r}."
-            )
-    if payload.get("severity") not in _SEVERITIES:
-        raise ValueError(
-            f"The severity must be one of {', '.join(_SEVERITIES)}, not "
-            f"{payload.get('severity')!r}."
-        )
-
-
-def _check_payload(event: Mapping[str, Any]) -> None:
-    payload = _checked_dict("payload", event.get("payload"))
-    _checked_dict("custom_details", payload.get("custom_details"))
-
-
-def _checked_dedup_key(dedup_key: Any) -> str:
-    if not isinstance(dedup_key, str):
-        raise ValueError(
-            f"The dedup_key must be a str, not {type(dedup_key).__name__}."
-        )
-    if len(dedup_key) > _LONGEST_DEDUP_KEY:
-        # Two identities that are cut at the same place would become one.
-        raise ValueError(
-            f"The dedup_key has {len(dedup_key)} characters; the API takes "
-            f"{_LONGEST_DEDUP_KEY}. Use a digest of it instead."
-        )
-    return dedup_key
-
-
-def _without_none(**values: Any) -> Dict[str, Any]:
-    return {k: v for k, v in values.items() if v is not None}
-
-
 # ---------------------------------------------------------------------------
 # Names kept for 4.x scripts
 # ---------------------------------------------------------------------------
-#
+
+
 # The functions. The methods stand in their classes, marked with _deprecated;
 # so do the keyword arguments, with deprecated_kwarg.
-
-
 @_deprecated("5.0.0", "Use `successful_response` instead.")
 def raise_on_error(r: Any) -> Any:
     """Pass a response on if it is a success; raise if it is not."""
@@ -4911,18 +4950,6 @@ def tokenize_url_path(
     :raises URLError: the path has empty nodes
     """
     return _tokens(url, baseurl)
-
-
-def _tokens(url: str, base_url: str) -> Tuple[str, ...]:
-    full_url = normalize_url(base_url, url)
-    nodes = _plain_path(base_url, full_url).split("/")[1:]
-    if not nodes or "" in nodes:
-        raise URLError(f"The URL {url!r} has no path, or one with gaps.")
-    tokens = [nodes[0]]
-    if len(nodes) > 2:
-        tokens += ["{id}", nodes[2]]
-    tokens.append("{index}" if len(nodes) % 2 else "{id}")
-    return tuple(tokens)
 
 
 # ---------------------------------------------------------------------------
