@@ -162,30 +162,30 @@ ITERATION_LIMIT = 1e4
 TEXT_LEN_LIMIT = 100
 
 # Seconds for which the API's rate limit counts requests.
-_RATE_WINDOW = 60
+_RATE_LIMIT_WINDOW = 60
 
 # Seconds between which a wait that the API asks for is believed.
-_SHORTEST_WAIT = 0.1
-_LONGEST_CREDIBLE_WAIT = 3600
+_MIN_RETRY_AFTER = 0.1
+_MAX_RETRY_AFTER = 3600
 
 # How often a cursor comes again before it is taken for a circle.
-_MOST_MEETINGS = 3
+_MAX_CURSOR_REPEATS = 3
 
 # Pages that may be asked for at once, at most.
-_MOST_PAGES_AHEAD = 16
+_MAX_PREFETCH = 16
 
 # Seconds that closing an iterator waits for requests that are under way, so
 # that, as a rule, the caller finds no thread at work behind its back.
-_PATIENCE = 1.0
+_CLOSE_TIMEOUT = 1.0
 
 # Connections that are kept open to one host.
-_MOST_CONNECTIONS = 16
+_MAX_CONNECTIONS = 16
 
 _SEVERITIES = ("critical", "error", "warning", "info")
-_LONGEST_SUMMARY = 1024  # characters
-_LONGEST_DEDUP_KEY = 255  # characters
-_LARGEST_EVENT = 512 * 1024  # bytes, as sent
-_SHORTEST_CUT = 200  # bytes of a shortened value; its marker takes up to 60
+_MAX_SUMMARY_LENGTH = 1024  # characters
+_MAX_DEDUP_KEY_LENGTH = 255  # characters
+_MAX_EVENT_SIZE = 512 * 1024  # bytes, as sent
+_MIN_CUT_SIZE = 200  # bytes of a shortened value; its marker takes up to 60
 
 _WRITES_JSON = ("POST", "PUT", "PATCH")
 
@@ -282,7 +282,7 @@ def _secrets(request: Any) -> List[str]:
     return [key for key in found if isinstance(key, str) and len(key) > 4]
 
 
-def _without_secrets(
+def _bare_request(
     request: requests.PreparedRequest,
 ) -> requests.PreparedRequest:
     """What was asked for: method and URL, with the harmless headers."""
@@ -413,7 +413,7 @@ class _ReceivedResponse(Response):
         state["history"] = [_received(past, []) for past in state["history"]]
         request = state["request"]
         if isinstance(request, requests.PreparedRequest):
-            state["request"] = _without_secrets(request)
+            state["request"] = _bare_request(request)
             headers = state["headers"].items()
             state["headers"] = CaseInsensitiveDict(
                 {name: _redacted(value, self) for name, value in headers}
@@ -904,7 +904,7 @@ _ENDPOINTS: Dict[str, str] = {
 # fmt: on
 
 
-class Operation(NamedTuple):
+class _Operation(NamedTuple):
     """What the endpoint table knows of one method on one path."""
 
     #: Name of the wrapper of the request's body.
@@ -933,7 +933,7 @@ _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after")
 
 
 @lru_cache(maxsize=None)  # Most rows are alike.
-def _parse_operation(text: str) -> Tuple[str, Optional[str], Operation]:
+def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
     """Split ``METHOD[=wrappers][,note]...`` into its three parts."""
     head, _, rest = text.partition(",")
     method, _, wrappers = head.partition("=")
@@ -953,7 +953,7 @@ def _parse_operation(text: str) -> Tuple[str, Optional[str], Operation]:
             notes["from_required"] = True
         else:
             raise ValueError(f"unknown note {note!r} in {text!r}")
-    return method, wrappers or None, Operation(**notes)
+    return method, wrappers or None, _Operation(**notes)
 
 
 def _wrapper_entry(wrappers: str) -> _WrapperEntry:
@@ -971,7 +971,7 @@ def _wrapper_entry(wrappers: str) -> _WrapperEntry:
 
 def _read_table(
     rows: Mapping[str, str],
-) -> Tuple[Dict[str, Operation], Dict[str, _WrapperEntry]]:
+) -> Tuple[Dict[str, _Operation], Dict[str, _WrapperEntry]]:
     """Operations by ``METHOD path``, and wrappers that are not inferred."""
     operations = {}
     config = {}
@@ -1025,7 +1025,7 @@ def endpoint_matches(pattern: str, method: str, path: str) -> bool:
 # Singular words that end in "s", and the plurals in "es" of such words.
 _SINGULAR_ENDINGS = ("ss", "us", "is", "sms")
 
-_TAKE_ES = ("ss", "us", "x", "ch", "sh")
+_PLURAL_TAKES_ES = ("ss", "us", "x", "ch", "sh")
 
 _PLURALS_IN_ES = ("sses", "uses", "xes", "ches", "shes")
 
@@ -1055,7 +1055,7 @@ def plural_name(obj_type: str) -> str:
         obj_type = obj_type[: -len("_reference")]
     if obj_type.endswith("y") and obj_type[-2:-1] not in tuple("aeiou"):
         return obj_type[:-1] + "ies"
-    if obj_type.endswith(_TAKE_ES):
+    if obj_type.endswith(_PLURAL_TAKES_ES):
         return obj_type + "es"
     return obj_type + "s"
 
@@ -1107,7 +1107,7 @@ def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
     )
 
 
-def _operation(method: str, path: str) -> Optional[Operation]:
+def _operation(method: str, path: str) -> Optional[_Operation]:
     """All that is known of a method on a canonical path; None if nothing."""
     operation = _OPERATIONS.get(f"{method} {path}")
     if operation is None:
@@ -1116,16 +1116,16 @@ def _operation(method: str, path: str) -> Optional[Operation]:
     return operation._replace(request=request, response=response)
 
 
-def _operation_of_row(method: str, path: str) -> Operation:
+def _operation_of_row(method: str, path: str) -> _Operation:
     """What can be said of an operation on a path that a caller added."""
     endpoint = f"{method} {path}"
     if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
-        return Operation()  # The API has no such operation.
+        return _Operation()  # The API has no such operation.
     request, response = entity_wrappers(method, path)
-    return Operation(request, response, max_limit=sys.maxsize)
+    return _Operation(request, response, max_limit=sys.maxsize)
 
 
-def _is_collection(path: str, operation: Operation) -> bool:
+def _is_collection(path: str, operation: _Operation) -> bool:
     """Does a GET of this path give an array of records in a wrapper?"""
     wrapper = operation.response
     if wrapper is None or operation.pagination:
@@ -1478,7 +1478,7 @@ def _spell_value(value: Any) -> Any:
     return value
 
 
-def _unbracket(given: Any, params: Any, operation: Operation) -> Any:
+def _unbracket(given: Any, params: Any, operation: _Operation) -> Any:
     """Undo ``[]`` where the endpoint spells a list parameter without."""
     if not isinstance(params, (dict, list)):
         return params
@@ -1907,7 +1907,7 @@ def deprecated_kwarg(name: str, details: Optional[str] = None) -> None:
 _REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
 
 # Of these, what the same request would meet again.
-_LASTING_ERRORS = (
+_PERMANENT_ERRORS = (
     requests.exceptions.InvalidHeader,
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
@@ -1925,7 +1925,7 @@ _LASTING_ERRORS = (
 
 def _is_transient(error: BaseException) -> bool:
     """May the same request succeed when it is simply sent again?"""
-    if isinstance(error, _LASTING_ERRORS):
+    if isinstance(error, _PERMANENT_ERRORS):
         return False
     if not isinstance(error, (RequestException, HTTPError)):
         # From the operating system: about the connection, or about a file.
@@ -1989,7 +1989,7 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(root).__name__}: {root}"
 
 
-class Attempts:
+class _Attempts:
     """Counts the attempts of one call, and decides what follows each.
 
     It lives as long as the call, and neither sends nor sleeps.
@@ -2148,7 +2148,7 @@ class Attempts:
             return pause
         # It must not grow on behind the limit, until another failure gets it.
         self._pause = wait = min(pause, self._session.sleep_timer_max)
-        asked = _asked_wait(response)
+        asked = _retry_after(response)
         if asked:
             wait = asked * (1 + self._session.stagger_cooldown * random())
         longest = self._session.max_rate_wait
@@ -2254,7 +2254,7 @@ def _reported_rate(response: Any) -> Optional[RateLimit]:
     )
 
 
-def _asked_wait(response: Any) -> Optional[float]:
+def _retry_after(response: Any) -> Optional[float]:
     """Seconds that a response asks its client to wait; None: it does not.
 
     Of several usable headers the longest wait counts. ``ratelimit-reset``
@@ -2266,7 +2266,7 @@ def _asked_wait(response: Any) -> Optional[float]:
     )
     waits = [_seconds_until(value) for value in values if value]
     return max(
-        (w for w in waits if _SHORTEST_WAIT <= w <= _LONGEST_CREDIBLE_WAIT),
+        (w for w in waits if _MIN_RETRY_AFTER <= w <= _MAX_RETRY_AFTER),
         default=None,
     )
 
@@ -2344,8 +2344,10 @@ class _RateGate:
             self._under_way.remove(threading.get_ident())
             if rate is not None:
                 self.rate = rate
-                reset = _RATE_WINDOW if rate.reset is None else rate.reset
-                reset = min(reset, _LONGEST_CREDIBLE_WAIT)
+                reset = (
+                    _RATE_LIMIT_WINDOW if rate.reset is None else rate.reset
+                )
+                reset = min(reset, _MAX_RETRY_AFTER)
                 self._window_ends = time.monotonic() + reset
             if self._waiting:
                 self._changed.notify_all()
@@ -2530,7 +2532,7 @@ class _CursorPages(_Pages):
             return False
         _check_progress(self.received_as, self.cursor, cursor)
         self._met += cursor == self._landmark
-        if self._met == _MOST_MEETINGS:
+        if self._met == _MAX_CURSOR_REPEATS:
             raise _BrokenPaginationError(
                 f"the API leads in a circle of pages ({cursor!r} comes again "
                 "and again)."
@@ -2713,7 +2715,7 @@ class _Workers:
             pass
         for _ in self._threads:
             self._tasks.put(None)
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _CLOSE_TIMEOUT
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0, end - time.monotonic()))
@@ -2899,7 +2901,7 @@ class _Adapter(HTTPAdapter):
     _recent: Optional[Tuple[str, Any, Any, Any]] = None
 
     def __init__(self) -> None:
-        super().__init__(pool_maxsize=_MOST_CONNECTIONS)
+        super().__init__(pool_maxsize=_MAX_CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         self._recent = None
@@ -3191,7 +3193,7 @@ class PDSession(requests.Session):
         super().__init__()
         self.mount("https://", _Adapter())
         self.mount("http://", _Adapter())
-        self._start()
+        self._reset_transient_state()
         self.retry = dict(type(self).retry)
         self.headers["User-Agent"] = self.user_agent
         self.api_key = api_key
@@ -3205,7 +3207,7 @@ class PDSession(requests.Session):
         """
         self.api_key = api_key
 
-    def _start(self) -> None:
+    def _reset_transient_state(self) -> None:
         """Set up what is never pickled."""
         self._log: Any = _SessionLogger()
         self._gate = _RateGate()
@@ -3214,7 +3216,7 @@ class PDSession(requests.Session):
         self._debugHandler: Optional[logging.Handler] = None
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
-        self._start()
+        self._reset_transient_state()
         # copy.copy comes here with what still is the original's.
         state = {
             name: dict(value) if type(value) is dict else value
@@ -3438,7 +3440,7 @@ class PDSession(requests.Session):
         _name_arguments(args, kwargs)
         options = self._request_options(method, full_url, kwargs)
         body = _Body(options)
-        attempts = Attempts(
+        attempts = _Attempts(
             self, method, full_url, options["timeout"], body.replayable
         )
         while True:
@@ -3544,11 +3546,11 @@ class PDSession(requests.Session):
         """
         try:
             if self._is_plain(request):
-                return self._keep_secrets(self._prepare_plain(request))
+                return self._strip_credentials(self._prepare_plain(request))
             if not (request.auth or self.auth or _has_userinfo(request.url)):
                 request = copy(request)
                 request.auth = _KEEP_AUTHORIZATION
-            return self._keep_secrets(super().prepare_request(request))
+            return self._strip_credentials(super().prepare_request(request))
         except RequestException:
             raise
         except (TypeError, ValueError, RecursionError) as error:
@@ -3557,7 +3559,7 @@ class PDSession(requests.Session):
                 f"these arguments. {type(error).__name__}: {error}"
             ) from error
 
-    def _keep_secrets(
+    def _strip_credentials(
         self, prepared: requests.PreparedRequest
     ) -> requests.PreparedRequest:
         """Take the session's credential off a request to somebody else.
@@ -3797,8 +3799,8 @@ class APISession(PDSession):
         super().__init__(api_key, debug, name)
         self.headers["Accept"] = "application/vnd.pagerduty+json;version=2"
 
-    def _start(self) -> None:
-        super()._start()
+    def _reset_transient_state(self) -> None:
+        super()._reset_transient_state()
         self._counters_lock = threading.Lock()
 
     def _after_fork(self) -> None:
@@ -4306,7 +4308,7 @@ class APISession(PDSession):
             return self.rput(existing, json=changed)
         return existing
 
-    def _pagination(self, method: str, path: str) -> Operation:
+    def _pagination(self, method: str, path: str) -> _Operation:
         """How a collection is paginated; URLError if it is none.
 
         The response wrapper of the result is the name of the records.
@@ -4330,7 +4332,7 @@ class APISession(PDSession):
         self,
         pairs: List[Tuple[str, Any]],
         page_size: Optional[int],
-        operation: Operation,
+        operation: _Operation,
     ) -> Tuple[int, int]:
         """Records wanted with a page, and what the API gives of these."""
         if page_size is None:
@@ -4353,9 +4355,9 @@ class APISession(PDSession):
         most = _whole_number(
             "prefetch", self.prefetch if prefetch is None else prefetch, 0
         )
-        if most > _MOST_PAGES_AHEAD:
+        if most > _MAX_PREFETCH:
             raise ValueError(
-                f"prefetch must be at most {_MOST_PAGES_AHEAD}, not {most}."
+                f"prefetch must be at most {_MAX_PREFETCH}, not {most}."
             )
         pages.log = self.log
         fetch = partial(self._fetch_page, url, wrapper)
@@ -4453,18 +4455,18 @@ def _fit_event(
     payload = dict(payload)
     cuts = []
     summary = payload.get("summary")
-    if isinstance(summary, str) and len(summary) > _LONGEST_SUMMARY:
-        end = _character_end(summary, _LONGEST_SUMMARY - 1)
+    if isinstance(summary, str) and len(summary) > _MAX_SUMMARY_LENGTH:
+        end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
         payload["summary"] = summary[:end] + "\u2026"
         cuts.append(
             f"the summary has {len(summary)} characters, "
-            f"{_LONGEST_SUMMARY} are taken"
+            f"{_MAX_SUMMARY_LENGTH} are taken"
         )
         event = dict(event, payload=payload)
-    excess = _size(event) - _LARGEST_EVENT
+    excess = _size(event) - _MAX_EVENT_SIZE
     if excess > 0:
         cuts.append(
-            f"it has {excess + _LARGEST_EVENT} bytes, {_LARGEST_EVENT} are "
+            f"it has {excess + _MAX_EVENT_SIZE} bytes, {_MAX_EVENT_SIZE} are "
             "taken; the largest custom_details give way"
         )
         details = payload.get("custom_details")
@@ -4472,10 +4474,10 @@ def _fit_event(
             room = _size(details) - excess
             payload["custom_details"] = _shorten_details(details, room)
             event = dict(event, payload=payload)
-        if _size(event) > _LARGEST_EVENT:
+        if _size(event) > _MAX_EVENT_SIZE:
             raise ValueError(
                 f"The event has {_size(event)} bytes without its "
-                f"custom_details; the API takes {_LARGEST_EVENT}."
+                f"custom_details; the API takes {_MAX_EVENT_SIZE}."
             )
     return event, cuts
 
@@ -4501,7 +4503,7 @@ def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
         return shortened
     # It is not the texts that are so large, or they are nested too deeply:
     # keep the beginning of it all.
-    cut = _cut_text(json.dumps(details), max(room - 32, _SHORTEST_CUT))
+    cut = _cut_text(json.dumps(details), max(room - 32, _MIN_CUT_SIZE))
     return {"custom_details": cut}
 
 
@@ -4515,7 +4517,7 @@ def _level_texts(details: Mapping[str, Any], room: int) -> Any:
         rest = sizes[count] if count < len(sizes) else 0
         total += size
         share = (total - excess) // count
-        if share >= max(rest, _SHORTEST_CUT):
+        if share >= max(rest, _MIN_CUT_SIZE):
             return _cut_texts(details, min(share, size))
     return None
 
@@ -4618,11 +4620,11 @@ def _checked_dedup_key(dedup_key: Any) -> str:
         raise ValueError(
             f"The dedup_key must be a str, not {type(dedup_key).__name__}."
         )
-    if len(dedup_key) > _LONGEST_DEDUP_KEY:
+    if len(dedup_key) > _MAX_DEDUP_KEY_LENGTH:
         # Two identities that are cut at the same place would become one.
         raise ValueError(
             f"The dedup_key has {len(dedup_key)} characters; the API takes "
-            f"{_LONGEST_DEDUP_KEY}. Use a digest of it instead."
+            f"{_MAX_DEDUP_KEY_LENGTH}. Use a digest of it instead."
         )
     return dedup_key
 
@@ -4957,7 +4959,7 @@ def tokenize_url_path(
 # ---------------------------------------------------------------------------
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def _main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command line; return its exit status."""
     # Scripts that import this module have no use for it, and it is slow.
     import argparse
@@ -5016,11 +5018,11 @@ def _run(options: Any) -> None:
     if options.command in ("get", "list"):
         with APISession(_key_from("PAGERDUTY_API_KEY")) as session:
             session.url = options.url or session.url
-            _ask(session, options)
+            _print_records(session, options)
     else:
         with EventsAPISession(_key_from("PAGERDUTY_ROUTING_KEY")) as events:
             events.url = options.url or events.url
-            print(_tell(events, options))
+            print(_send_event(events, options))
 
 
 def _key_from(variable: str) -> str:
@@ -5032,7 +5034,7 @@ def _key_from(variable: str) -> str:
     return key
 
 
-def _ask(session: APISession, options: Any) -> None:
+def _print_records(session: APISession, options: Any) -> None:
     params = [tuple(text.partition("=")[::2]) for text in options.param]
     if options.command == "get":
         print(json.dumps(session.rget(options.path, params=params), indent=2))
@@ -5041,7 +5043,7 @@ def _ask(session: APISession, options: Any) -> None:
             print(json.dumps(item))
 
 
-def _tell(events: EventsAPISession, options: Any) -> str:
+def _send_event(events: EventsAPISession, options: Any) -> str:
     if options.command != "trigger":
         return events.send_event(options.command, options.dedup_key)
     return events.trigger(
@@ -5053,4 +5055,4 @@ def _tell(events: EventsAPISession, options: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

@@ -1040,7 +1040,7 @@ def command(server, monkeypatch, capsys):
     monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", "not-a-routing-key")
 
     def run(*arguments):
-        status = pdpyras.main(("--url", server.url) + arguments)
+        status = pdpyras._main(("--url", server.url) + arguments)
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -1114,7 +1114,7 @@ def test_without_a_key(variable, arguments, command, server, monkeypatch):
 
 def test_without_a_command(capsys):
     with pytest.raises(SystemExit) as caught:
-        pdpyras.main([])
+        pdpyras._main([])
     assert caught.value.code == 2
     assert "command" in capsys.readouterr().err
 

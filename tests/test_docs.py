@@ -568,7 +568,7 @@ def test_the_figure_shows_what_the_client_does() -> None:
     script = load_script("sphinx", "cooldown_figure.py")
     session = pdpyras.PDSession(KEY)
     session.max_network_attempts = len(script.RETRIES)
-    attempts = pdpyras.Attempts(session, "GET", "/users")
+    attempts = pdpyras._Attempts(session, "GET", "/users")
     trouble = requests.exceptions.ConnectionError("refused")
     pauses = [attempts.after_network_error(trouble) for _ in script.RETRIES]
     assert script.pauses() == pauses

@@ -1,6 +1,6 @@
 """What is tried again, how often, and after which pause.
 
-``Attempts`` decides and neither sends nor sleeps: its rules come first, and
+``_Attempts`` decides and neither sends nor sleeps: its rules come first, and
 without a network. Then the same over the wire; trouble of the network itself
 is in ``test_network.py``.
 """
@@ -46,7 +46,7 @@ def answer(status, **headers):
 
 def pauses(client, statuses, **headers):
     """The pause after each of these answers, up to one without."""
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     found = []
     for status in statuses:
         pause = attempts.after_response(answer(status, **headers))
@@ -57,7 +57,7 @@ def pauses(client, statuses, **headers):
 
 
 def first_pause(client, status=429, **headers):
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     return attempts.after_response(answer(status, **headers))
 
 
@@ -105,7 +105,7 @@ def test_a_success_in_retry_is_ignored(status, limit, client):
 def test_minus_one_is_without_limit(status, client):
     client.retry[status] = -1
     client.max_http_attempts = 3
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     for _ in range(2000):
         assert attempts.after_response(answer(status))
 
@@ -238,11 +238,11 @@ def test_what_is_no_share(share, client):
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_formula_has_a_cap_where_the_rate_is_limited(status, client):
     client.retry[503] = -1
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     found = [attempts.after_response(answer(status)) for _ in range(8)]
     assert found == [2, 4, 8, 16, 32, 60, 60, 60]
     client.sleep_timer_max = 3
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     found = [attempts.after_response(answer(status)) for _ in range(3)]
     assert found == [2, 3, 3]
 
@@ -401,7 +401,7 @@ def test_a_401_in_retry_is_like_any_other_status(client):
 
 def test_transient_trouble_is_tried_again_so_many_times(client):
     error = requests.exceptions.ConnectionError("reset")
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     assert [attempts.after_network_error(error) for _ in range(3)] == [2, 4, 8]
     with pytest.raises(pdpyras.PDClientError) as caught:
         attempts.after_network_error(error)
@@ -414,7 +414,7 @@ def test_transient_trouble_is_tried_again_so_many_times(client):
 
 def test_without_network_attempts_there_is_no_retry(client):
     client.max_network_attempts = 0
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     with pytest.raises(pdpyras.PDClientError, match="1 attempt "):
         attempts.after_network_error(requests.exceptions.Timeout())
 
@@ -433,7 +433,7 @@ def test_without_network_attempts_there_is_no_retry(client):
     ids=repr,
 )
 def test_what_no_retry_can_cure(error, client):
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     with pytest.raises(pdpyras.PDClientError) as caught:
         attempts.after_network_error(error)
     assert caught.value.__cause__ is error
@@ -444,7 +444,7 @@ def test_retries_of_both_kinds_have_limits_of_their_own(client):
     client.retry[500] = 2
     client.max_http_attempts = 2
     client.max_network_attempts = 1
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     trouble = requests.exceptions.ConnectionError()
     assert attempts.after_response(answer(500)) == 2
     assert attempts.after_network_error(trouble) == 4
@@ -473,7 +473,7 @@ def test_retries_of_both_kinds_have_limits_of_their_own(client):
 )
 def test_the_reason_is_said_in_words(error, timeout, expected, client):
     client.max_network_attempts = 0
-    attempts = pdpyras.Attempts(client, "GET", URL, timeout)
+    attempts = pdpyras._Attempts(client, "GET", URL, timeout)
     with pytest.raises(pdpyras.PDClientError) as caught:
         attempts.after_network_error(error)
     assert expected in str(caught.value)
@@ -482,7 +482,7 @@ def test_the_reason_is_said_in_words(error, timeout, expected, client):
 def test_errors_that_hold_each_other_are_no_trap(client):
     error = requests.exceptions.ConnectionError("outer")
     error.reason = error
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     assert attempts.after_network_error(error) == 2
 
 
@@ -506,7 +506,7 @@ def test_each_retry_after_an_answer_is_logged(status, level, client, caplog):
 
 
 def test_each_retry_after_trouble_is_logged(client, caplog):
-    attempts = pdpyras.Attempts(client, "GET", URL)
+    attempts = pdpyras._Attempts(client, "GET", URL)
     attempts.after_network_error(requests.exceptions.ConnectionError("reset"))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
