@@ -326,6 +326,10 @@ class PDClientError(Exception):
         return _one_paragraph(self.msg)
 
 
+# Each says what the user can do about a refusal, or nothing ("").
+_HINTS: List[Callable[[Any], str]] = []
+
+
 class PDHTTPError(PDClientError):
     """The API answered with an error status; ``response`` is always there.
 
@@ -362,7 +366,8 @@ class PDHTTPError(PDClientError):
         text = self.msg
         if details:
             text += f" ({', '.join(details)})"
-        return _one_paragraph(text + _hint(self.response))
+        hints = [hint(self.response) for hint in _HINTS]
+        return _one_paragraph(" ".join([text, *filter(None, hints)]))
 
 
 class PDServerError(PDHTTPError):
@@ -395,8 +400,6 @@ class _ReceivedResponse(Response):
 
     def __bool__(self) -> bool:
         return True
-
-    __nonzero__ = __bool__
 
     def __getstate__(self) -> Dict[str, Any]:
         # An exception may travel to another process, or into a log: with the
@@ -986,6 +989,9 @@ def _read_table(
 
 _OPERATIONS, _wrappers_of_table = _read_table(_ENDPOINTS)
 
+# A path that a caller has added: how long its pages may be is not known.
+_ADDED_OPERATION = _Operation(max_limit=sys.maxsize)
+
 #: Every path of the REST API that this client knows, in the notation of
 #: PagerDuty's reference. A path appended at run time is known at once.
 CANONICAL_PATHS: List[str] = list(_ENDPOINTS)
@@ -1081,7 +1087,8 @@ def entity_wrappers(method: str, path: str) -> Tuple[_Wrapper, _Wrapper]:
     :param method: HTTP method, in any case
     :param path: canonical path
     :returns: (request, response), None where the body is not wrapped
-    :raises ValueError: the entry of :data:`ENTITY_WRAPPER_CONFIG` is none
+    :raises ValueError: the entry of :data:`ENTITY_WRAPPER_CONFIG` is
+        malformed
     """
     method = method.upper()
     for endpoint in (f"{method} {path}", f"* {path}"):
@@ -1108,21 +1115,20 @@ def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
 
 
 def _operation(method: str, path: str) -> Optional[_Operation]:
-    """All that is known of a method on a canonical path; None if nothing."""
-    operation = _OPERATIONS.get(f"{method} {path}")
+    """All that is known of a method on a canonical path.
+
+    :param method: HTTP method in capitals
+    :param path: an entry of :data:`CANONICAL_PATHS`
+    :returns: the operation with its wrappers; None: the API has none such
+    """
+    endpoint = f"{method} {path}"
+    operation = _OPERATIONS.get(endpoint)
     if operation is None:
-        return None
+        if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
+            return None
+        operation = _ADDED_OPERATION
     request, response = entity_wrappers(method, path)
     return operation._replace(request=request, response=response)
-
-
-def _operation_of_row(method: str, path: str) -> _Operation:
-    """What can be said of an operation on a path that a caller added."""
-    endpoint = f"{method} {path}"
-    if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
-        return _Operation()  # The API has no such operation.
-    request, response = entity_wrappers(method, path)
-    return _Operation(request, response, max_limit=sys.maxsize)
 
 
 def _is_collection(path: str, operation: _Operation) -> bool:
@@ -1268,98 +1274,70 @@ def _has_userinfo(url: Any) -> bool:
     return "@" in str(url) and "@" in urlsplit(str(url)).netloc
 
 
-def _url_of(resource: Any) -> str:
-    if isinstance(resource, str):
-        return resource
-    if not isinstance(resource, abc.Mapping):
-        raise URLError(
-            "A URL, a path, or a resource (dict) with its URL at 'self' is "
-            f"wanted, not {type(resource).__name__}."
-        )
-    url = resource.get("self")
-    if not isinstance(url, str) or not url:
-        raise URLError(
-            f"The resource {resource.get('id', '')!r} (type "
-            f"{resource.get('type', '')!r}) has no URL at 'self'; pass its "
-            "path instead."
-        )
-    return url
+class _Node:
+    """A place in the index of paths.
 
-
-# A level of the index: its literal nodes, each with the level behind it; the
-# level behind a parameter, or None; and the path that ends here, or None.
-_Level = List[Any]
-
-
-class _PathIndex:
-    """Finds the canonical path of a path, in time that depends on its depth.
-
-    At each level a literal node outranks a parameter, from left to right.
+    :ivar literals: what follows, by the text of the next node
+    :ivar parameter: what follows a node of any text, or None
+    :ivar path: the canonical path that ends here, or None
     """
 
-    def __init__(self, paths: List[str]) -> None:
-        self._size = len(paths)
-        self._last = paths[-1] if paths else None
-        self._root: _Level = [{}, None, None]
-        # Paths by their first node, until one of them is looked for.
-        self._waiting: Dict[str, List[str]] = {}
-        for path in paths:
-            first = path.strip("/").partition("/")[0]
-            if is_path_param(first):
-                _plant(self._root, path)
+    __slots__ = ("literals", "parameter", "path")
+
+    def __init__(self) -> None:
+        self.literals: Dict[str, _Node] = {}
+        self.parameter: Optional[_Node] = None
+        self.path: Optional[str] = None
+
+    def add(self, path: str) -> None:
+        """Add a canonical path; of two with the same form the first wins."""
+        place = self
+        for text in path.strip("/").split("/"):
+            if is_path_param(text):
+                place.parameter = place.parameter or _Node()
+                place = place.parameter
             else:
-                self._waiting.setdefault(first, []).append(path)
+                place = place.literals.setdefault(text, _Node())
+        place.path = place.path or path
+
+    def find(self, nodes: List[str], depth: int = 0) -> Optional[str]:
+        """The canonical path of a path, cut into its nodes.
+
+        At each level a literal node outranks a parameter, from left to
+        right; where it leads nowhere, the parameter is tried.
+        """
+        if depth == len(nodes):
+            return self.path
+        text = nodes[depth]
+        found = None
+        following = self.literals.get(text)
+        if following is not None:
+            found = following.find(nodes, depth + 1)
+        if found is None and text and self.parameter is not None:
+            found = self.parameter.find(nodes, depth + 1)
+        return found
+
+
+class _PathIndex(_Node):
+    """Finds the canonical path of a path, in time that depends on its depth.
+
+    It is made for a list of paths, to which callers may add.
+    """
+
+    __slots__ = ("last", "size")
+
+    def __init__(self, paths: List[str]) -> None:
+        super().__init__()
+        self.size = len(paths)
+        self.last = paths[-1] if paths else None
+        for path in paths:
+            self.add(path)
 
     def is_current(self, paths: List[str]) -> bool:
         """Has the caller added nothing to the paths since?"""
-        return len(paths) == self._size and (
-            not paths or paths[-1] is self._last
+        return len(paths) == self.size and (
+            not paths or paths[-1] is self.last
         )
-
-    def find(self, nodes: List[str]) -> Optional[str]:
-        level: Any = self._root
-        if nodes and nodes[0] not in self._root[0]:
-            self._plant_all(nodes[0])
-        for node in nodes:
-            literals, parameter, _ = level
-            level = literals.get(node, parameter if node else None)
-            if level is None:
-                break
-        # Nearly always they lead there, and nothing has to be taken back.
-        if level is not None and level[2] is not None:
-            return level[2]  # type: ignore[no-any-return]
-        return _search(self._root, nodes, 0)
-
-    def _plant_all(self, first: str) -> None:
-        root: _Level = [{}, None, None]
-        for path in self._waiting.get(first, ()):
-            _plant(root, path)
-        # Only now: another thread must not look before all are there.
-        self._root[0].update(root[0])
-
-
-def _plant(level: _Level, path: str) -> None:
-    for node in path.strip("/").split("/"):
-        if is_path_param(node):
-            level[1] = level[1] or [{}, None, None]
-            level = level[1]
-        else:
-            level = level[0].setdefault(node, [{}, None, None])
-    level[2] = level[2] or path
-
-
-def _search(level: _Level, nodes: List[str], depth: int) -> Optional[str]:
-    """The path of these nodes, of which a literal one may mislead."""
-    literals, parameter, path = level
-    if depth == len(nodes):
-        return cast(Optional[str], path)
-    node = nodes[depth]
-    found = None
-    if node in literals:
-        found = _search(literals[node], nodes, depth + 1)
-    if found is None and parameter is not None and node:
-        found = _search(parameter, nodes, depth + 1)
-    return found
 
 
 _path_index = _PathIndex([])
@@ -1371,6 +1349,47 @@ def _find_path(nodes: List[str]) -> Optional[str]:
     if not _path_index.is_current(CANONICAL_PATHS):
         _path_index = _PathIndex(CANONICAL_PATHS)
     return _path_index.find(nodes)
+
+
+class _LocatedURL(str):
+    """A URL as the caller wrote it, and where it leads.
+
+    It is equal to what the caller wrote, for methods that a subclass or a
+    test has replaced; those of this module need not normalise it again.
+
+    :ivar base_url: what it was located in
+    :ivar full_url: what :func:`normalize_url` made of it
+    :ivar path: canonical path, or None where no table knows it
+    """
+
+    base_url: str
+    full_url: str
+    path: Optional[str]
+
+
+def _locate(base_url: str, url: str) -> _LocatedURL:
+    """Find out once, for all that follows, where a URL leads.
+
+    :raises URLError: the URL is outside the base URL, or is no URL
+    """
+    full_url = normalize_url(base_url, url)
+    located = _LocatedURL(url)
+    located.base_url = base_url
+    located.full_url = full_url
+    located.path = _known_path(base_url, full_url)
+    return located
+
+
+def _requested_path(base_url: str, url: str) -> str:
+    """Canonical path of a URL that was requested, or else its own path."""
+    base = _base(base_url)[0]
+    is_inside = url.startswith(base) and url[len(base) : len(base) + 1] == "/"
+    if not is_inside:
+        try:
+            url = normalize_url(base_url, url)
+        except URLError:
+            return url.partition("?")[0]
+    return _known_path(base_url, url) or _plain_path(base_url, url)
 
 
 def _known_path(base_url: str, full_url: str) -> Optional[str]:
@@ -1406,6 +1425,24 @@ def canonical_path(base_url: str, url: str) -> str:
             "parameter like {id} for each variable node."
         )
     return path
+
+
+def _url_of(resource: Any) -> str:
+    if isinstance(resource, str):
+        return resource
+    if not isinstance(resource, abc.Mapping):
+        raise URLError(
+            "A URL, a path, or a resource (dict) with its URL at 'self' is "
+            f"wanted, not {type(resource).__name__}."
+        )
+    url = resource.get("self")
+    if not isinstance(url, str) or not url:
+        raise URLError(
+            f"The resource {resource.get('id', '')!r} (type "
+            f"{resource.get('type', '')!r}) has no URL at 'self'; pass its "
+            "path instead."
+        )
+    return url
 
 
 def _tokens(url: str, base_url: str) -> Tuple[str, ...]:
@@ -1598,17 +1635,13 @@ def unwrap(response: Any, wrapper: Optional[str]) -> Any:
 def _content(response: Any, body: Any, wrapper: str) -> Any:
     if isinstance(body, dict) and wrapper in body:
         return body[wrapper]
-    found = (
-        f"an object with {', '.join(map(repr, body)) or 'no properties'}"
-        if isinstance(body, dict)
-        else f"{type(body).__name__}"
-    )
-    raise PDServerError(
-        f"{_request_line(response)}: expected an object with the property "
-        f"{wrapper!r} in the API's answer (status {response.status_code}), "
-        f"got {truncate_text(_redacted(found, response))}.",
-        response,
-    )
+    if isinstance(body, dict):
+        names = ", ".join(map(repr, body)) or "no properties"
+        found = truncate_text(_redacted(f"an object with {names}", response))
+    else:
+        found = type(body).__name__
+    expected = f"an object with the property {wrapper!r}"
+    raise _schema_error(response, expected, found)
 
 
 def _unwrap_by_content(response: Any) -> Any:
@@ -1623,19 +1656,6 @@ def _unwrap_by_content(response: Any) -> Any:
         if len(names) == 1 and isinstance(body[names[0]], (dict, list)):
             return body[names[0]]
     return body
-
-
-def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
-    """Send a body that is already JSON text as that text."""
-    if isinstance(kwargs.get("json"), str):
-        kwargs = dict(kwargs)
-        try:
-            kwargs["data"] = kwargs.pop("json").encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise PDClientError(
-                f"The body cannot be sent as UTF-8: {error.reason}."
-            ) from None
-    return kwargs
 
 
 # ---------------------------------------------------------------------------
@@ -1720,8 +1740,17 @@ def try_decoding(r: Any) -> Any:
         ) from error
 
 
-def _hint(response: Any) -> str:
-    """What the user of this client can do about a refusal, if anything."""
+def _schema_error(response: Any, expected: str, got: str) -> PDServerError:
+    """The error for an answer that breaks the API's own schema."""
+    return PDServerError(
+        f"{_request_line(response)}: expected {expected} in the API's answer "
+        f"(status {response.status_code}), got {got}.",
+        response,
+    )
+
+
+def _endpoint_hint(response: Any) -> str:
+    """What the endpoint table knows that may explain a refusal."""
     request = getattr(response, "request", None)
     if not isinstance(request, requests.PreparedRequest):
         return ""
@@ -1734,16 +1763,19 @@ def _hint(response: Any) -> str:
     headers = request.headers
     if operation.early_access and "X-EARLY-ACCESS" not in headers:
         return (
-            f" This endpoint is in early access. If the account takes part, "
+            f"This endpoint is in early access. If the account takes part, "
             f"set session.early_access = {{{operation.early_access!r}}}."
         )
     is_incomplete = operation.from_required and response.status_code == 400
     if is_incomplete and "From" not in headers:
         return (
-            " This endpoint wants the header From: set default_from to the "
+            "This endpoint wants the header From: set default_from to the "
             "e-mail address of a user of the account."
         )
     return ""
+
+
+_HINTS.append(_endpoint_hint)
 
 
 def _close(response: Any) -> None:
@@ -1771,7 +1803,9 @@ def resource_url(method: _Method) -> _Method:
 
     @wraps(method)
     def call(self: Any, url: Any, **kwargs: Any) -> Any:
-        return method(self, _url_of(url), **kwargs)
+        if not isinstance(url, str):
+            url = _url_of(url)
+        return method(self, url, **kwargs)
 
     return cast(_Method, call)
 
@@ -1814,11 +1848,11 @@ def wrapped_entities(method: _Method) -> _Method:
 
     @wraps(method)
     def call(self: Any, url: str, **kwargs: Any) -> Any:
-        known, kwargs, wrapper = _wrapped_request(
+        located, kwargs, wrapper = _wrapped_request(
             self, http_method, url, kwargs
         )
-        response = successful_response(method(self, url, **kwargs))
-        if known:
+        response = successful_response(method(self, located, **kwargs))
+        if located.path is not None:
             return unwrap(response, wrapper)
         return _unwrap_by_content(response)
 
@@ -1827,27 +1861,39 @@ def wrapped_entities(method: _Method) -> _Method:
 
 def _wrapped_request(
     session: Any, http_method: str, url: Any, kwargs: Dict[str, Any]
-) -> Tuple[bool, Dict[str, Any], _Wrapper]:
+) -> Tuple[_LocatedURL, Dict[str, Any], _Wrapper]:
     """Wrap the body of a request, if the endpoint wants that.
 
-    :returns: whether the endpoint is known; the keyword arguments with the
-        wrapped body; and the wrapper of the response
+    :returns: the URL; the keyword arguments with the wrapped body; and the
+        wrapper of the response
     """
     kwargs = _str_as_it_stands(kwargs)
-    full_url = normalize_url(session.url, url)
-    path = _known_path(session.url, full_url)
-    if path is None:
+    located = _locate(session.url, url)
+    if located.path is None:
         getattr(session, "log", _log).info(
             "%s %s is not in the tables; its wrapping is guessed.",
             http_method,
-            _plain_path(session.url, full_url),
+            _plain_path(session.url, located.full_url),
         )
-        return False, kwargs, None
-    request_wrapper, response_wrapper = entity_wrappers(http_method, path)
+        return located, kwargs, None
+    wrappers = entity_wrappers(http_method, located.path)
     if kwargs.get("json") is not None:
-        wrapped = _wrap(kwargs["json"], request_wrapper)
+        wrapped = _wrap(kwargs["json"], wrappers[0])
         kwargs = dict(kwargs, json=wrapped)
-    return True, kwargs, response_wrapper
+    return located, kwargs, wrappers[1]
+
+
+def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
+    """Send a body that is already JSON text as that text."""
+    if isinstance(kwargs.get("json"), str):
+        kwargs = dict(kwargs)
+        try:
+            kwargs["data"] = kwargs.pop("json").encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PDClientError(
+                f"The body cannot be sent as UTF-8: {error.reason}."
+            ) from None
+    return kwargs
 
 
 def _deprecated(since: str, details: str) -> Callable[[_Method], _Method]:
@@ -1872,13 +1918,15 @@ def _deprecated(since: str, details: str) -> Callable[[_Method], _Method]:
     return decorate
 
 
-def _callers_level(least: int) -> int:
+def _callers_level(minimum: int) -> int:
     """The stacklevel of a warning that is about the caller's line.
 
-    :param least: of the function that warns, if its caller is not of this
-        module; what this module and requests do in between is passed over
+    Frames of this module and of requests are passed over.
+
+    :param minimum: the stacklevel to use if the caller of the function that
+        warns is outside this module
     """
-    level, frame = least, sys._getframe(least - 1).f_back
+    level, frame = minimum, sys._getframe(minimum - 1).f_back
     while frame is not None and (
         frame.f_globals is globals()
         or str(frame.f_globals.get("__name__")).startswith("requests.")
@@ -2620,11 +2668,8 @@ def _read_page(response: Any, wrapper: str) -> _Page:
     body = try_decoding(response)
     records = _content(response, body, wrapper)
     if not isinstance(records, list):
-        raise PDServerError(
-            f"{_request_line(response)}: expected an array at {wrapper!r}, "
-            f"got {type(records).__name__}.",
-            response,
-        )
+        expected = f"an array at {wrapper!r}"
+        raise _schema_error(response, expected, type(records).__name__)
     steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
     return _Page(response, records, steering)
 
@@ -3324,6 +3369,8 @@ class PDSession(requests.Session):
 
     def normalize_url(self, url: str) -> str:
         """Full URL of a path or URL; see :func:`normalize_url`."""
+        if isinstance(url, _LocatedURL) and url.base_url == self.url:
+            return url.full_url
         return normalize_url(self.url, url)
 
     def canonical_path(self, url: str) -> str:
@@ -3961,7 +4008,8 @@ class APISession(PDSession):
         if response.request is None:
             return  # It is one that a test has made by hand.
         method = str(response.request.method).upper()
-        endpoint = f"{method} {self._profiled_path(response.request.url)}"
+        path = _requested_path(self.url, str(response.request.url))
+        endpoint = f"{method} {path}"
         seconds = response.elapsed.total_seconds()
         with self._counters_lock:
             counts, times = self.api_call_counts, self.api_time
@@ -3980,14 +4028,6 @@ class APISession(PDSession):
             _redacted(str(_header(response, "x-request-id")), response),
             _header(response, "date"),
         )
-
-    def _profiled_path(self, url: Any) -> str:
-        try:
-            full_url = self.normalize_url(url)
-        except URLError:
-            return str(url).partition("?")[0]
-        path = _known_path(self.url, full_url)
-        return path or _plain_path(self.url, full_url)
 
     # -- One resource, or one page ------------------------------------------
 
@@ -4100,8 +4140,8 @@ class APISession(PDSession):
         :returns: the response
         :raises PDHTTPError: the status is no success
         """
-        _, kwargs, _ = _wrapped_request(self, "DELETE", url, kwargs)
-        return self.delete(cast(str, url), **kwargs)
+        located, kwargs, _ = _wrapped_request(self, "DELETE", url, kwargs)
+        return self.delete(located, **kwargs)
 
     # -- Collections --------------------------------------------------------
 
@@ -4313,9 +4353,7 @@ class APISession(PDSession):
 
         The response wrapper of the result is the name of the records.
         """
-        operation = _operation(method, path)
-        if operation is None:
-            operation = _operation_of_row(method, path)
+        operation = _operation(method, path) or _Operation()
         if operation.pagination == "starting_after" and method == "POST":
             # 5.x gave the whole body to rpost, and so do we; its records
             # are at the same place at all these endpoints.
@@ -4830,11 +4868,8 @@ class EventsAPISession(_EventsSession):
         response = self._submit("/v2/enqueue", event)
         key = _content(response, try_decoding(response), "dedup_key")
         if not isinstance(key, str) or not key:
-            raise PDServerError(
-                f"{_request_line(response)}: expected a str at 'dedup_key' "
-                f"in the API's answer, got {key!r}.",
-                response,
-            )
+            got = truncate_text(_redacted(repr(key), response))
+            raise _schema_error(response, "a str at 'dedup_key'", got)
         return key
 
 
@@ -4894,11 +4929,7 @@ class ChangeEventsAPISession(_EventsSession):
         response = self._submit("/v2/change/enqueue", properties)
         body = try_decoding(response)
         if not isinstance(body, dict):
-            raise PDServerError(
-                f"{_request_line(response)}: expected an object in the "
-                f"API's answer, got {type(body).__name__}.",
-                response,
-            )
+            raise _schema_error(response, "an object", type(body).__name__)
         return body.get("id")
 
 
