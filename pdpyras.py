@@ -64,6 +64,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Type,
     TypeVar,
     Union,
     cast,
@@ -84,8 +85,10 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent, requote_uri
 from urllib3 import HTTPResponse
 from urllib3.exceptions import (
+    ConnectTimeoutError,
     HTTPError,
     LocationValueError,
+    NewConnectionError,
     PoolError,
     UnrewindableBodyError,
 )
@@ -1994,27 +1997,40 @@ def _is_transient(error: BaseException) -> bool:
     return not is_untrusted
 
 
+# A connection that was never made: nothing of the request can have arrived.
+_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError)
+
+
 def _failed_to_connect(
     error: BaseException, handled: Optional[BaseException]
 ) -> bool:
     """Did it fail before anything of the request was sent?
 
-    ``handled`` is what the caller had caught already, and is none of ours.
+    The type of an error tells where it can. TLS handshakes that fail and
+    proxies that open no tunnel raise the same types as a connection that
+    breaks later; what they have in common is that urllib3 was connecting.
 
-    Refused connections, unresolved names, proxies that open no tunnel and
-    TLS handshakes that fail have in common that they happen while urllib3
-    connects; the types of their errors do not tell.
+    :param error: what the attempt raised
+    :param handled: an exception that was being handled already when the call
+        began; it and what led to it are ignored
     """
     for link in _chain(error, handled):
-        trace = link.__traceback__
-        while trace is not None:
-            frame = trace.tb_frame
-            module = str(frame.f_globals.get("__name__"))
-            if frame.f_code.co_name == "connect" and (
-                module.startswith(("urllib3.", "http."))
-            ):
-                return True
-            trace = trace.tb_next
+        if isinstance(link, _NOT_CONNECTED) or _was_connecting(link):
+            return True
+    return False
+
+
+def _was_connecting(error: BaseException) -> bool:
+    """Was it raised while urllib3 or http.client made a connection?"""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        module = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "connect" and (
+            module.startswith(("urllib3.", "http."))
+        ):
+            return True
+        trace = trace.tb_next
     return False
 
 
@@ -2082,7 +2098,7 @@ class _Attempts:
         """Decide what follows an attempt that brought no answer.
 
         :returns: seconds to wait before the next attempt
-        :raises PDClientError: there shall be none
+        :raises PDClientError: if the request must not be retried
         """
         reason = self._reason(error)
         if not _is_transient(error):
@@ -2429,219 +2445,6 @@ class _RateGate:
 _ItemHook = Callable[[Any, int, Union[int, str]], Any]
 
 
-class _Pages:
-    """Says which page of a collection comes next. It sends nothing.
-
-    A subclass for each style of pagination; ``query`` and ``body`` are what
-    the next request needs.
-    """
-
-    def __init__(
-        self, params: List[Tuple[str, Any]], limit: int, path: str
-    ) -> None:
-        self.params = params
-        self.limit = limit
-        self.path = path
-        self.only_first = False
-        self.log: Any = _log
-
-    @property
-    def query(self) -> List[Tuple[str, Any]]:
-        """Query parameters of the next page, in their order."""
-        return self.params + [("limit", self.limit)]
-
-    @property
-    def body(self) -> Any:
-        """JSON body of the next page's request; None for a GET."""
-        return None
-
-    @property
-    def position(self) -> Any:
-        """What tells the next page from the others."""
-        raise NotImplementedError
-
-    def begins(self) -> bool:
-        """May the first page be asked for?"""
-        return True
-
-    def turn(self, body: Dict[str, Any], received: int) -> bool:
-        """Take note of an answer; tell whether there is a page after it."""
-        raise NotImplementedError
-
-
-class _BrokenPaginationError(Exception):
-    """What an answer says of the next page cannot be followed."""
-
-
-def _check_progress(name: str, last: Any, new: Any) -> None:
-    if not isinstance(new, (str, int)):
-        raise _BrokenPaginationError(
-            f"the API gives no usable cursor ({name}={new!r})."
-        )
-    if new == last:
-        raise _BrokenPaginationError(
-            f"the API names the same page again ({name}={new!r})."
-        )
-
-
-class _OffsetPages(_Pages):
-    """Classic pagination: ``limit`` and ``offset`` up to a limit."""
-
-    def __init__(
-        self,
-        params: List[Tuple[str, Any]],
-        limit: int,
-        path: str,
-        offset: int,
-        end: int,
-    ) -> None:
-        super().__init__(params, limit, path)
-        self.offset = offset
-        self._end_of_first = end
-
-    def begins(self) -> bool:
-        return self._is_within(self._end_of_first)
-
-    @property
-    def query(self) -> List[Tuple[str, Any]]:
-        return self.query_of(self.offset, self.limit)
-
-    def query_of(self, offset: int, limit: int) -> List[Tuple[str, Any]]:
-        """Query parameters of any page."""
-        limit = min(limit, int(ITERATION_LIMIT) - offset)
-        return self.params + [("limit", limit), ("offset", offset)]
-
-    @property
-    def position(self) -> int:
-        return self.offset
-
-    def turn(self, body: Dict[str, Any], received: int) -> bool:
-        if "more" not in body:
-            self.log.warning(
-                "GET %s does not tell whether there is more than this page; "
-                "it seems to have no pagination.",
-                self.path,
-            )
-            return False
-        self.offset += received
-        if not body["more"]:
-            return False
-        if not received:
-            self.log.warning(
-                "GET %s: an empty page, although there is said to be more; "
-                "the iteration ends here.",
-                self.path,
-            )
-            return False
-        return self._is_within(self.offset + 1)
-
-    def _is_within(self, end: float) -> bool:
-        """Does the API give records up to this one? If not, warn."""
-        if end <= ITERATION_LIMIT:
-            return True
-        self.log.warning(
-            "GET %s: the API gives no records beyond the first %d (offset "
-            "plus limit), and %d would be reached; narrow the query (by time, "
-            "status, team ...) to get the others.",
-            self.path,
-            ITERATION_LIMIT,
-            end,
-        )
-        return False
-
-
-class _CursorPages(_Pages):
-    """Pagination by a cursor that each answer gives for the next page."""
-
-    sent_as = "cursor"
-    received_as = "next_cursor"
-
-    def __init__(
-        self,
-        params: List[Tuple[str, Any]],
-        limit: int,
-        path: str,
-        cursor: Any = None,
-    ) -> None:
-        super().__init__(params, limit, path)
-        self.cursor = cursor
-        # A cursor to recognise a circle by (Brent's algorithm): it is taken
-        # anew after 1, 2, 4 ... pages. That it comes again may be chance.
-        self._landmark: Any = None
-        self._met = 0
-        self._turns = 0
-        self._turns_to_next = 1
-
-    @property
-    def query(self) -> List[Tuple[str, Any]]:
-        query = super().query
-        if self.cursor:
-            query.append((self.sent_as, self.cursor))
-        return query
-
-    @property
-    def position(self) -> Any:
-        return self.cursor
-
-    def turn(self, body: Dict[str, Any], received: int) -> bool:
-        cursor = body.get(self.received_as)
-        if not cursor:
-            return False
-        _check_progress(self.received_as, self.cursor, cursor)
-        self._met += cursor == self._landmark
-        if self._met == _MAX_CURSOR_REPEATS:
-            raise _BrokenPaginationError(
-                f"the API leads in a circle of pages ({cursor!r} comes again "
-                "and again)."
-            )
-        self._turns += 1
-        if self._turns == self._turns_to_next:
-            self._landmark, self._met = cursor, 0
-            self._turns, self._turns_to_next = 0, 2 * self._turns_to_next
-        self.cursor = cursor
-        return True
-
-
-class _AfterPages(_CursorPages):
-    """The same, with a cursor that is named ``after`` on both ways."""
-
-    sent_as = received_as = "after"
-
-
-class _PostedPages(_Pages):
-    """Pagination by ``starting_after`` in the body of a POST."""
-
-    def __init__(
-        self, params: List[Tuple[str, Any]], limit: int, path: str, json: Any
-    ) -> None:
-        super().__init__(params, limit, path)
-        self._json = dict(json, limit=limit)
-
-    @property
-    def query(self) -> List[Tuple[str, Any]]:
-        return self.params
-
-    @property
-    def body(self) -> Any:
-        return self._json
-
-    @property
-    def position(self) -> Any:
-        return self._json.get("starting_after")
-
-    def turn(self, body: Dict[str, Any], received: int) -> bool:
-        last = body.get("last")
-        if not received or not body.get("more", last):
-            return False
-        if not last:
-            raise _BrokenPaginationError(
-                "the API says that there is more, but not after what (last)."
-            )
-        _check_progress("last", self._json.get("starting_after"), last)
-        self._json = dict(self._json, starting_after=last)
-        return True
-
-
 class _Page:
     """One answer, read: its records, and what steers the pagination."""
 
@@ -2659,18 +2462,6 @@ class _Page:
         is_number = isinstance(total, int) and not isinstance(total, bool)
         return cast(int, total) if is_number else "?"
 
-    def turn(self, pages: _Pages) -> bool:
-        """Move the pagination past this page; tell whether it has ended.
-
-        :raises PDServerError: what the answer says cannot be followed
-        """
-        try:
-            return pages.turn(self.steering, len(self.records))
-        except _BrokenPaginationError as error:
-            raise PDServerError(
-                f"{_request_line(self.response)}: {error}", self.response
-            ) from None
-
 
 def _read_page(response: Any, wrapper: str) -> _Page:
     """The records of a page, and the properties that steer pagination."""
@@ -2681,6 +2472,263 @@ def _read_page(response: Any, wrapper: str) -> _Page:
         raise _schema_error(response, expected, type(records).__name__)
     steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
     return _Page(response, records, steering)
+
+
+_Position = TypeVar("_Position", bound="_PagePosition")
+
+
+class _PagePosition:
+    """The place of one page in a collection. It is never changed.
+
+    A subclass for each style of pagination; see ``_PAGE_POSITIONS``. It
+    sends nothing, and logs nothing.
+
+    :param path: canonical path of the collection, for messages
+    :param params: query parameters; those that steer are taken out of them
+    :param limit: records to ask for with each page
+    :param total: whether to ask the API for the total
+    :param json: body of the requests, where they are POSTs
+    """
+
+    def __init__(
+        self,
+        path: str,
+        params: List[Tuple[str, Any]],
+        limit: int,
+        total: bool = False,
+        json: Any = None,
+    ) -> None:
+        self.path = path
+        self.params = params
+        self.limit = limit
+        self.json = json
+
+    @property
+    def key(self) -> Any:
+        """What tells this page from the others of its collection."""
+        raise NotImplementedError
+
+    @property
+    def query(self) -> List[Tuple[str, Any]]:
+        """Query parameters of the request, in their order."""
+        return self.params + [("limit", self.limit)]
+
+    @property
+    def body(self) -> Any:
+        """JSON body of the request; None for a GET."""
+        return None
+
+    @property
+    def refusal(self) -> str:
+        """Why this page cannot be asked for; "" if it can."""
+        return ""
+
+    def next_page(self: _Position, page: _Page) -> Optional[_Position]:
+        """The position of the page after this one; None if there is none.
+
+        :param page: the API's answer for this position
+        :raises PDServerError: what the answer says cannot be followed
+        """
+        raise NotImplementedError
+
+    def shortfall(self, page: _Page) -> str:
+        """Why records may be missing behind a last page; "" if none are."""
+        return ""
+
+    def _moved(self: _Position, **changes: Any) -> _Position:
+        moved = copy(self)
+        vars(moved).update(changes)
+        return moved
+
+
+def _new_cursor(page: _Page, name: str, last: Any) -> Any:
+    """The cursor that an answer gives, which must not be the last one.
+
+    :raises PDServerError: it is, or it is no cursor
+    """
+    cursor = page.steering.get(name)
+    if not isinstance(cursor, (str, int)):
+        problem = f"the API gives no usable cursor ({name}={cursor!r})."
+    elif cursor == last:
+        problem = f"the API names the same page again ({name}={cursor!r})."
+    else:
+        return cursor
+    raise _pagination_error(page, problem)
+
+
+def _pagination_error(page: _Page, problem: str) -> PDServerError:
+    line = _request_line(page.response)
+    return PDServerError(f"{line}: {problem}", page.response)
+
+
+class _OffsetPosition(_PagePosition):
+    """Classic pagination: ``limit`` and ``offset`` up to a limit."""
+
+    def __init__(
+        self,
+        path: str,
+        params: List[Tuple[str, Any]],
+        limit: int,
+        total: bool = False,
+        json: Any = None,
+    ) -> None:
+        self.offset = _whole_number("offset", _pop(params, "offset") or 0, 0)
+        if total:
+            params = params + [("total", True)]
+        super().__init__(path, params, limit)
+
+    @property
+    def key(self) -> int:
+        return self.offset
+
+    @property
+    def query(self) -> List[Tuple[str, Any]]:
+        return self.query_of(self.offset, self.limit)
+
+    def query_of(self, offset: int, limit: int) -> List[Tuple[str, Any]]:
+        """Query parameters of any page."""
+        limit = min(limit, int(ITERATION_LIMIT) - offset)
+        return self.params + [("limit", limit), ("offset", offset)]
+
+    @property
+    def refusal(self) -> str:
+        return self._beyond_limit(self.offset + self.limit)
+
+    def next_page(self, page: _Page) -> Optional["_OffsetPosition"]:
+        if self.shortfall(page) or not page.steering["more"]:
+            return None
+        return self._moved(offset=self.offset + len(page.records))
+
+    def shortfall(self, page: _Page) -> str:
+        if "more" not in page.steering:
+            return (
+                f"GET {self.path} does not tell whether there is more than "
+                "this page; it seems to have no pagination."
+            )
+        if not page.steering["more"]:
+            return ""
+        if not page.records:
+            return (
+                f"GET {self.path}: an empty page, although there is said to "
+                "be more; the iteration ends here."
+            )
+        return self._beyond_limit(self.offset + len(page.records) + 1)
+
+    def _beyond_limit(self, end: float) -> str:
+        if end <= ITERATION_LIMIT:
+            return ""
+        return (
+            f"GET {self.path}: the API gives no records beyond the first "
+            f"{ITERATION_LIMIT:.0f} (offset plus limit), and {end} would be "
+            "reached; narrow the query (by time, status, team ...) to get "
+            "the others."
+        )
+
+
+class _CursorPosition(_PagePosition):
+    """Pagination by a cursor that each answer gives for the next page.
+
+    A cycle of pages is found by comparing each cursor with a landmark, which
+    is taken anew after 1, 2, 4 ... pages (Brent's algorithm). That the
+    landmark comes again once may be chance.
+    """
+
+    sent_as = "cursor"
+    received_as = "next_cursor"
+
+    landmark: Any = None
+    repeats = 0
+    steps = 0
+    steps_to_landmark = 1
+
+    def __init__(
+        self,
+        path: str,
+        params: List[Tuple[str, Any]],
+        limit: int,
+        total: bool = False,
+        json: Any = None,
+    ) -> None:
+        self.cursor = _pop(params, self.sent_as)
+        super().__init__(path, params, limit)
+
+    @property
+    def key(self) -> Any:
+        return self.cursor
+
+    @property
+    def query(self) -> List[Tuple[str, Any]]:
+        query = super().query
+        if self.cursor:
+            query.append((self.sent_as, self.cursor))
+        return query
+
+    def next_page(self, page: _Page) -> Optional["_CursorPosition"]:
+        if not page.steering.get(self.received_as):
+            return None
+        cursor = _new_cursor(page, self.received_as, self.cursor)
+        repeats = self.repeats + (cursor == self.landmark)
+        if repeats == _MAX_CURSOR_REPEATS:
+            raise _pagination_error(
+                page,
+                f"the API leads in a circle of pages ({cursor!r} comes again "
+                "and again).",
+            )
+        if self.steps + 1 == self.steps_to_landmark:
+            return self._moved(
+                cursor=cursor,
+                landmark=cursor,
+                repeats=0,
+                steps=0,
+                steps_to_landmark=2 * self.steps_to_landmark,
+            )
+        return self._moved(
+            cursor=cursor, repeats=repeats, steps=self.steps + 1
+        )
+
+
+class _AfterPosition(_CursorPosition):
+    """The same, with a cursor that is named ``after`` on both ways."""
+
+    sent_as = received_as = "after"
+
+
+class _PostedPosition(_PagePosition):
+    """Pagination by ``starting_after`` in the body of a POST."""
+
+    @property
+    def key(self) -> Any:
+        return self.json.get("starting_after")
+
+    @property
+    def query(self) -> List[Tuple[str, Any]]:
+        return self.params
+
+    @property
+    def body(self) -> Any:
+        return dict(self.json, limit=self.limit)
+
+    def next_page(self, page: _Page) -> Optional["_PostedPosition"]:
+        last = page.steering.get("last")
+        if not page.records or not page.steering.get("more", last):
+            return None
+        if not last:
+            raise _pagination_error(
+                page,
+                "the API says that there is more, but not after what (last).",
+            )
+        cursor = _new_cursor(page, "last", self.key)
+        return self._moved(json=dict(self.json, starting_after=cursor))
+
+
+# By the note in the endpoint table; "" where there is none.
+_PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
+    "": _OffsetPosition,
+    "offset": _OffsetPosition,
+    "cursor": _CursorPosition,
+    "after": _AfterPosition,
+    "starting_after": _PostedPosition,
+}
 
 
 # ---------------------------------------------------------------------------
@@ -2796,11 +2844,11 @@ class _PagesOnDemand:
     def __init__(self, fetch: _Fetch) -> None:
         self._fetch = fetch
 
-    def page(self, pages: _Pages) -> _Page:
-        """The page that is next."""
-        return self._fetch(pages.query, pages.body)
+    def page(self, position: _PagePosition) -> _Page:
+        """The page at a position."""
+        return self._fetch(position.query, position.body)
 
-    def consuming(self, pages: _Pages, page: _Page) -> None:
+    def consuming(self, position: _PagePosition, page: _Page) -> None:
         """Called before the records of a page are handed out."""
 
     def close(self) -> None:
@@ -2810,106 +2858,107 @@ class _PagesOnDemand:
 class _PagesAhead(_PagesOnDemand):
     """Asks for pages while those before them are consumed.
 
-    With ``most`` 1 it is the next page. With more, the first page of a
-    collection with classic pagination is asked for the total as well, which
-    tells where the others begin. They are used if the pagination arrives
-    just there; behind a short page, what it lacks is asked for first.
+    With one request at a time it is the next page. With more, the first page
+    of a collection with classic pagination is asked for the total as well,
+    which tells where the others begin. They are used if the pagination
+    arrives just there; behind a short page, what it lacks is asked for first.
+
+    :param max_requests: requests that may be under way at once
     """
 
-    def __init__(self, fetch: _Fetch, most: int) -> None:
+    def __init__(self, fetch: _Fetch, max_requests: int) -> None:
         super().__init__(fetch)
-        self._most = most
+        self._max_requests = max_requests
         self._begin()
         self._is_first = True
-        self._stride = 0
+        self._page_size = 0  # Records that each planned page asks for.
         self._end = 0  # Offset of the end of the collection, if it is known.
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._free = threading.Semaphore(self._most)
-        self._workers = _Workers(self._most)
+        self._free = threading.Semaphore(self._max_requests)
+        self._workers = _Workers(self._max_requests)
         self._ahead: Dict[Any, _Task[_Page]] = {}
         self._planned = 0  # Offset up to which pages were asked for.
 
     def _fetch_in_turn(self, query: Any, body: Any) -> _Page:
-        """Ask for a page when no more than `most` others are under way."""
+        """Ask for a page when few enough others are under way."""
         with self._free:
             return self._fetch(query, body)
 
-    def page(self, pages: _Pages) -> _Page:
+    def page(self, position: _PagePosition) -> _Page:
         if self._process != os.getpid():
             self._begin()  # The threads are in the process that forked.
         is_first, self._is_first = self._is_first, False
-        task = self._ahead.pop(pages.position, None)
+        task = self._ahead.pop(position.key, None)
         if task is not None:
             return task.result()
-        if not isinstance(pages, _OffsetPages) or self._most == 1:
-            return super().page(pages)
+        if not isinstance(position, _OffsetPosition):
+            return super().page(position)
+        if self._max_requests == 1:
+            return super().page(position)
         if is_first:
-            return self._first_page(pages)
-        beyond = [start for start in self._ahead if start > pages.offset]
-        gap = min([pages.limit, *(start - pages.offset for start in beyond)])
-        return self._fetch_in_turn(pages.query_of(pages.offset, gap), None)
+            return self._first_page(position)
+        return self._page_before_those_ahead(position)
 
-    def _first_page(self, pages: _OffsetPages) -> _Page:
-        names = [name for name, _ in pages.params]
+    def _first_page(self, position: _OffsetPosition) -> _Page:
+        names = [name for name, _ in position.params]
         if "total" in names:
-            page = super().page(pages)
+            page = super().page(position)
         else:
-            page = self._fetch([("total", True)] + pages.query, None)
+            page = self._fetch([("total", True)] + position.query, None)
         received = len(page.records)
         if page.total != "?":
             # A page that is short from the start shows what the API allows.
-            self._stride = max(received, pages.limit // 2, 1)
-            self._planned = pages.offset + received
+            self._page_size = max(received, position.limit // 2, 1)
+            self._planned = position.offset + received
             self._end = min(int(page.total), int(ITERATION_LIMIT))
         if "total" not in names:
             page.steering.pop("total", None)
         return page
 
-    def consuming(self, pages: _Pages, page: _Page) -> None:
-        following = _following(pages, page)
+    def _page_before_those_ahead(self, position: _OffsetPosition) -> _Page:
+        """What a short page left out, up to where the next one begins."""
+        offset = position.offset
+        starts = [start for start in self._ahead if start > offset]
+        end = min([offset + position.limit, *starts])
+        query = position.query_of(offset, end - offset)
+        return self._fetch_in_turn(query, None)
+
+    def consuming(self, position: _PagePosition, page: _Page) -> None:
+        try:
+            following = position.next_page(page)
+        except PDServerError:
+            return  # It is raised when the consumer comes there.
         if following is None:
             return
-        if isinstance(following, _OffsetPages):
-            # A page that was longer than asked for leaves some behind.
-            for start in [p for p in self._ahead if p < following.offset]:
-                del self._ahead[start]
-            self._planned = max(self._planned, following.offset)
-            while self._planned < self._end and len(self._ahead) < self._most:
-                query = following.query_of(self._planned, self._stride)
-                self._ask(self._planned, query, None)
-                self._planned += self._stride
+        if isinstance(following, _OffsetPosition):
+            self._plan(following)
             if following.offset < self._end:
                 return
-        if following.position not in self._ahead:
-            self._ask(following.position, following.query, following.body)
+        if following.key not in self._ahead:
+            self._ask(following.key, following.query, following.body)
 
-    def _ask(self, position: Any, query: Any, body: Any) -> None:
+    def _plan(self, following: _OffsetPosition) -> None:
+        """Ask for as many of the pages from here on as may be under way."""
+        # A page that was longer than asked for leaves some behind.
+        for start in [p for p in self._ahead if p < following.offset]:
+            del self._ahead[start]
+        self._planned = max(self._planned, following.offset)
+        while (
+            self._planned < self._end and len(self._ahead) < self._max_requests
+        ):
+            query = following.query_of(self._planned, self._page_size)
+            self._ask(self._planned, query, None)
+            self._planned += self._page_size
+
+    def _ask(self, key: Any, query: Any, body: Any) -> None:
         call = partial(self._fetch_in_turn, query, body)
-        self._ahead[position] = self._workers.put(call)
+        self._ahead[key] = self._workers.put(call)
 
     def close(self) -> None:
         self._ahead.clear()
         self._workers.close()
-
-
-def _following(pages: _Pages, page: _Page) -> Optional[_Pages]:
-    """Where the pagination will be after a page; None: at its end."""
-    following = copy(pages)
-    following.log = _Silence()
-    try:
-        has_next = following.turn(page.steering, len(page.records))
-    except _BrokenPaginationError:
-        return None
-    return following if has_next and not pages.only_first else None
-
-
-class _Silence:
-    """A log to which nothing is written."""
-
-    def warning(self, *args: Any) -> None:
-        pass
 
 
 # ---------------------------------------------------------------------------
@@ -4206,32 +4255,18 @@ class APISession(PDSession):
                 item_hook=item_hook,
                 **options,
             )
-        endpoint, pairs = _split_query(url, params)
-        if json is not None and not isinstance(json, abc.Mapping):
-            raise ValueError(
-                f"json must be a dict, not {type(json).__name__}."
-            )
-        operation = self._pagination("GET" if json is None else "POST", path)
-        if path in CURSOR_BASED_PAGINATION_PATHS:
-            operation = operation._replace(pagination="cursor")
-        if json is not None and "limit" in json:
-            pairs.append(("limit", json["limit"]))
-        first, limit = self._page_limit(pairs, page_size, operation)
-        pages: _Pages
-        if operation.pagination == "starting_after":
-            pages = _PostedPages(pairs, limit, path, json)
-        elif operation.pagination == "after":
-            pages = _AfterPages(pairs, limit, path, _pop(pairs, "after"))
-        elif operation.pagination == "cursor":
-            pages = _CursorPages(pairs, limit, path, _pop(pairs, "cursor"))
-        else:
-            offset = _whole_number("offset", _pop(pairs, "offset") or 0, 0)
-            if total:
-                pairs.append(("total", True))
-            pages = _OffsetPages(pairs, limit, path, offset, offset + first)
-        pages.only_first = paginate is False
-        return self._walk(
-            endpoint, pages, operation.response, item_hook, prefetch
+        method = "GET" if json is None else "POST"
+        return self._iterate(
+            url,
+            path,
+            self._collection(method, path),
+            params,
+            page_size,
+            item_hook,
+            prefetch,
+            total=total,
+            json=json,
+            only_first=paginate is False,
         )
 
     def iter_cursor(
@@ -4268,12 +4303,12 @@ class APISession(PDSession):
                 f"{path} is not paginated by cursor. If the API says that "
                 "it is, append it to pdpyras.CURSOR_BASED_PAGINATION_PATHS."
             )
-        endpoint, pairs = _split_query(url, params)
-        operation = self._pagination("GET", path)
-        _, limit = self._page_limit(pairs, page_size, operation)
-        pages = _CursorPages(pairs, limit, path, _pop(pairs, "cursor"))
-        wrapper = attribute or operation.response
-        return self._walk(endpoint, pages, wrapper, item_hook, prefetch)
+        operation = self._collection("GET", path)
+        if attribute:
+            operation = operation._replace(response=attribute)
+        return self._iterate(
+            url, path, operation, params, page_size, item_hook, prefetch
+        )
 
     def list_all(self, url: str, **kwargs: Any) -> List[Any]:
         """All records of a collection.
@@ -4363,10 +4398,11 @@ class APISession(PDSession):
             return self.rput(existing, json=changed)
         return existing
 
-    def _pagination(self, method: str, path: str) -> _Operation:
-        """How a collection is paginated; URLError if it is none.
+    def _collection(self, method: str, path: str) -> _Operation:
+        """How the records of a collection are asked for.
 
-        The response wrapper of the result is the name of the records.
+        :returns: the operation; its response wrapper names the records
+        :raises URLError: it is no collection
         """
         operation = _operation(method, path) or _Operation()
         if operation.pagination == "starting_after" and method == "POST":
@@ -4379,6 +4415,8 @@ class APISession(PDSession):
                 "iterate over. Use rget; or pass json= where a collection is "
                 "asked for by POST."
             )
+        if path in CURSOR_BASED_PAGINATION_PATHS:
+            return operation._replace(pagination="cursor")
         return operation
 
     def _page_limit(
@@ -4386,74 +4424,108 @@ class APISession(PDSession):
         pairs: List[Tuple[str, Any]],
         page_size: Optional[int],
         operation: _Operation,
-    ) -> Tuple[int, int]:
-        """Records wanted with a page, and what the API gives of these."""
+    ) -> int:
+        """Records to ask for with each page; ``limit`` is taken out.
+
+        It is never more than the endpoint allows.
+        """
         if page_size is None:
             page_size = self.default_page_size
         wanted = _whole_number("page_size", page_size, 1)
         limit = _pop(pairs, "limit")
         if limit is not None:
             wanted = _whole_number("limit", limit, 1)
-        return wanted, min(wanted, operation.max_limit)
+        return min(wanted, operation.max_limit)
 
-    def _walk(
+    def _iterate(
         self,
         url: str,
-        pages: _Pages,
-        wrapper: Any,
+        path: str,
+        operation: _Operation,
+        params: Any,
+        page_size: Optional[int],
         item_hook: Optional[_ItemHook],
         prefetch: Optional[int],
+        total: bool = False,
+        json: Any = None,
+        only_first: bool = False,
     ) -> Iterator[Any]:
-        """The records of all pages; the one walk under all iteration."""
-        most = _whole_number(
+        """Check what is asked for, and iterate over the records."""
+        endpoint, pairs = _split_query(url, params)
+        if json is not None and not isinstance(json, abc.Mapping):
+            raise ValueError(
+                f"json must be a dict, not {type(json).__name__}."
+            )
+        if json is not None and "limit" in json:
+            pairs.append(("limit", json["limit"]))
+        limit = self._page_limit(pairs, page_size, operation)
+        position = _PAGE_POSITIONS[operation.pagination](
+            path, pairs, limit, total, json
+        )
+        ahead = _whole_number(
             "prefetch", self.prefetch if prefetch is None else prefetch, 0
         )
-        if most > _MAX_PREFETCH:
+        if ahead > _MAX_PREFETCH:
             raise ValueError(
-                f"prefetch must be at most {_MAX_PREFETCH}, not {most}."
+                f"prefetch must be at most {_MAX_PREFETCH}, not {ahead}."
             )
-        pages.log = self.log
-        fetch = partial(self._fetch_page, url, wrapper)
-        return self._records(pages, fetch, most, item_hook)
+        fetch = partial(self._fetch_page, endpoint, operation.response)
+        source = (
+            _PagesAhead(fetch, ahead)
+            if ahead and not only_first
+            else _PagesOnDemand(fetch)
+        )
+        return self._records(position, source, item_hook, only_first)
 
     def _records(
         self,
-        pages: _Pages,
-        fetch: _Fetch,
-        prefetch: int,
+        position: Optional[_PagePosition],
+        source: _PagesOnDemand,
         item_hook: Optional[_ItemHook],
+        only_first: bool,
     ) -> Iterator[Any]:
+        """The records of all pages, from a position on."""
         count = 0
-        more = pages.begins()
-        source = (
-            _PagesAhead(fetch, prefetch)
-            if prefetch
-            else (_PagesOnDemand(fetch))
-        )
+        if position is not None and position.refusal:
+            self.log.warning("%s", position.refusal)
+            return
         try:
-            while more:
-                try:
-                    page = source.page(pages)
-                except PDHTTPError as error:
-                    is_status = error.response.status_code // 100 != 2
-                    if self.require_complete_results or not is_status:
-                        raise
-                    self.log.warning("The results are incomplete: %s", error)
+            while position is not None:
+                page = self._page_or_end(source, position)
+                if page is None:
                     return
-                source.consuming(pages, page)
+                source.consuming(position, page)
                 total = page.total
                 for record in page.records:
                     count += 1
                     if item_hook is not None:
                         item_hook(record, count, total)
                     yield record
-                more = not pages.only_first and page.turn(pages)
+                if only_first:
+                    return
+                shortfall = position.shortfall(page)
+                if shortfall:
+                    self.log.warning("%s", shortfall)
+                position = position.next_page(page)
                 del page  # Let go of this page before the next one is read.
         finally:
             source.close()
 
+    def _page_or_end(
+        self, source: _PagesOnDemand, position: _PagePosition
+    ) -> Optional[_Page]:
+        """The page; None: an error status ends the iteration."""
+        try:
+            return source.page(position)
+        except PDHTTPError as error:
+            is_status = error.response.status_code // 100 != 2
+            if self.require_complete_results or not is_status:
+                raise
+            self.log.warning("The results are incomplete: %s", error)
+            return None
+
     def _fetch_page(
-        self, url: str, wrapper: str, query: Any, body: Any
+        self, url: str, wrapper: Any, query: Any, body: Any
     ) -> _Page:
         options = {"params": _as_params(query)}
         if body is None:

@@ -442,7 +442,6 @@ def test_short_pages_at_the_limit(server, session, caplog):
         {"params": {"offset": "9971"}, "page_size": 30},
         {"params": {"offset": 10000}, "page_size": 1},
         {"params": {"offset": 123456}},
-        {"page_size": 10001},
     ],
 )
 def test_a_first_page_beyond_the_limit(arguments, server, session, caplog):
@@ -451,6 +450,11 @@ def test_a_first_page_beyond_the_limit(arguments, server, session, caplog):
     assert server.requests == []
     (warning,) = warnings_in(caplog)
     assert NO_MORE_THAN in warning
+
+
+def test_page_size_is_cut_to_the_endpoint_s_maximum_first(server, session):
+    server.handler = Collection(250)
+    assert len(session.list_all("users", page_size=10001)) == 250
 
 
 def test_the_last_first_page_within_the_limit(server, session, caplog):

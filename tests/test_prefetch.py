@@ -689,7 +689,7 @@ def test_dropping_is_closing(prefetch, server, session, threads):
 
 
 def test_closing_waits_for_a_moment_only(server, session, monkeypatch):
-    monkeypatch.setattr(pdpyras, "_PATIENCE", 0.05)
+    monkeypatch.setattr(pdpyras, "_CLOSE_TIMEOUT", 0.05)
     server.handler = pages = Pages(1000)
     pages.gate.clear()
     records = session.iter_all("users", page_size=10, prefetch=8)
