@@ -1363,11 +1363,13 @@ class _LocatedURL(str):
     :ivar base_url: what it was located in
     :ivar full_url: what :func:`normalize_url` made of it
     :ivar path: canonical path, or None where no table knows it
+    :ivar unwanted: set when nobody waits for the answer any more
     """
 
     base_url: str
     full_url: str
     path: Optional[str]
+    unwanted: Optional[threading.Event] = None
 
 
 def _locate(base_url: str, url: str) -> _LocatedURL:
@@ -2062,6 +2064,41 @@ def _root_cause(error: BaseException) -> str:
     return f"{type(root).__name__}: {root}"
 
 
+class _Body:
+    """The body of a request, to be sent once more from where it began.
+
+    Open files are noted with their position; iterators cannot be replayed.
+    """
+
+    def __init__(self, options: Dict[str, Any]) -> None:
+        self._files: List[Tuple[Any, int]] = []
+        self.replayable = True
+        self._note(options.get("data"))
+        files = options.get("files")
+        if files:
+            parts = files.values() if hasattr(files, "values") else files
+            for part in parts:
+                for item in (
+                    part if isinstance(part, (tuple, list)) else [part]
+                ):
+                    self._note(item)
+
+    def _note(self, data: Any) -> None:
+        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
+            return
+        try:
+            position = data.tell()
+            data.seek(position)
+            self._files.append((data, position))
+        except (AttributeError, OSError, ValueError):
+            is_used_up = hasattr(data, "__next__") or hasattr(data, "read")
+            self.replayable &= not is_used_up
+
+    def rewind(self) -> None:
+        for file, position in self._files:
+            file.seek(position)
+
+
 class _Attempts:
     """Counts the attempts of one call, and decides what follows each.
 
@@ -2070,8 +2107,7 @@ class _Attempts:
     :param session: whose settings apply
     :param method: HTTP method in capitals
     :param url: for messages
-    :param timeout: seconds that the call may wait for an answer, for messages
-    :param replayable: whether the request can be sent once more
+    :param options: keyword arguments of the request
     """
 
     def __init__(
@@ -2079,20 +2115,24 @@ class _Attempts:
         session: "PDSession",
         method: str,
         url: str,
-        timeout: Any = None,
-        replayable: bool = True,
+        options: Optional[Dict[str, Any]] = None,
     ) -> None:
+        options = options or {}
         self._session = session
         self._method = method
         self._url = url
         self._endpoint = f"{method} {url}"
-        self._timeout = timeout
-        self._replayable = replayable
+        self._timeout = options.get("timeout")
+        self._body = _Body(options)
         self._handled = sys.exc_info()[1]
         self._pause = float(session.sleep_timer)
         self._network_retries = 0
         self._http_retries = 0
         self._retries_of_status: Dict[int, int] = {}
+
+    def rewind(self) -> None:
+        """Prepare the body to be sent once more."""
+        self._body.rewind()
 
     def after_network_error(self, error: BaseException) -> float:
         """Decide what follows an attempt that brought no answer.
@@ -2113,7 +2153,7 @@ class _Attempts:
                 "retry_ambiguous_writes is False."
             ) from error
         limit = self._session.max_network_attempts
-        if not self._replayable:
+        if not self._body.replayable:
             raise PDClientError(
                 f"{self._endpoint}: {reason} The body was an iterator, which "
                 "cannot be sent again; pass bytes or an open file instead."
@@ -2157,7 +2197,7 @@ class _Attempts:
             may_retry = status == 429
         if not may_retry:
             return None
-        if not self._replayable:
+        if not self._body.replayable:
             self._session.log.error(
                 "%s: status %d, but the body was an iterator, which cannot "
                 "be sent again.",
@@ -2262,41 +2302,6 @@ class _Attempts:
         )
 
 
-class _Body:
-    """The body of a request, to be sent once more from where it began.
-
-    Open files are noted with their position; iterators cannot be replayed.
-    """
-
-    def __init__(self, options: Dict[str, Any]) -> None:
-        self._files: List[Tuple[Any, int]] = []
-        self.replayable = True
-        self._note(options.get("data"))
-        files = options.get("files")
-        if files:
-            parts = files.values() if hasattr(files, "values") else files
-            for part in parts:
-                for item in (
-                    part if isinstance(part, (tuple, list)) else [part]
-                ):
-                    self._note(item)
-
-    def _note(self, data: Any) -> None:
-        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
-            return
-        try:
-            position = data.tell()
-            data.seek(position)
-            self._files.append((data, position))
-        except (AttributeError, OSError, ValueError):
-            is_used_up = hasattr(data, "__next__") or hasattr(data, "read")
-            self.replayable &= not is_used_up
-
-    def rewind(self) -> None:
-        for file, position in self._files:
-            file.seek(position)
-
-
 # ---------------------------------------------------------------------------
 # Rate limit
 # ---------------------------------------------------------------------------
@@ -2314,16 +2319,18 @@ class RateLimit(NamedTuple):
 
 
 def _reported_rate(response: Any) -> Optional[RateLimit]:
-    remaining = _header(response, "ratelimit-remaining")
-    limit = _header(response, "ratelimit-limit")
+    headers = getattr(response, "headers", None)
+    if not isinstance(headers, abc.Mapping):
+        return None  # It is a stand-in.
+    remaining = headers.get("ratelimit-remaining")
+    limit = headers.get("ratelimit-limit")
     if remaining is None and limit is None:
         return None
-    reset = _number(_header(response, "ratelimit-reset"))
     left, most = _number(remaining), _number(limit)
     return RateLimit(
         None if most is None else int(most),
         None if left is None else int(left),
-        reset,
+        _number(headers.get("ratelimit-reset")),
     )
 
 
@@ -2502,6 +2509,10 @@ class _PagePosition:
         self.params = params
         self.limit = limit
         self.json = json
+        self._take_steering(total)
+
+    def _take_steering(self, total: bool) -> None:
+        """Take what steers the pagination out of the parameters."""
 
     @property
     def key(self) -> Any:
@@ -2564,18 +2575,11 @@ def _pagination_error(page: _Page, problem: str) -> PDServerError:
 class _OffsetPosition(_PagePosition):
     """Classic pagination: ``limit`` and ``offset`` up to a limit."""
 
-    def __init__(
-        self,
-        path: str,
-        params: List[Tuple[str, Any]],
-        limit: int,
-        total: bool = False,
-        json: Any = None,
-    ) -> None:
-        self.offset = _whole_number("offset", _pop(params, "offset") or 0, 0)
+    def _take_steering(self, total: bool) -> None:
+        offset = _pop(self.params, "offset") or 0
+        self.offset = _whole_number("offset", offset, 0)
         if total:
-            params = params + [("total", True)]
-        super().__init__(path, params, limit)
+            self.params.append(("total", True))
 
     @property
     def key(self) -> int:
@@ -2641,16 +2645,8 @@ class _CursorPosition(_PagePosition):
     steps = 0
     steps_to_landmark = 1
 
-    def __init__(
-        self,
-        path: str,
-        params: List[Tuple[str, Any]],
-        limit: int,
-        total: bool = False,
-        json: Any = None,
-    ) -> None:
-        self.cursor = _pop(params, self.sent_as)
-        super().__init__(path, params, limit)
+    def _take_steering(self, total: bool) -> None:
+        self.cursor = _pop(self.params, self.sent_as)
 
     @property
     def key(self) -> Any:
@@ -2738,20 +2734,6 @@ _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
 # Threads that ask for pages before these are needed. What is done with an
 # answer, and in which order, is decided by the consumer's thread alone.
 
-# Of each worker's thread, whether its results are still wanted.
-_worker = threading.local()
-
-
-class _UnwantedError(Exception):
-    """Ends a call whose result nobody waits for any more."""
-
-
-def _check_wanted() -> None:
-    closed = getattr(_worker, "closed", None)
-    if closed is not None and closed.is_set():
-        raise _UnwantedError
-
-
 _Result = TypeVar("_Result")
 
 
@@ -2788,20 +2770,17 @@ class _Workers:
     the call that they are in.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._closed = threading.Event()
+    def __init__(self, max_threads: int) -> None:
+        self._max_threads = max_threads
         self._threads: List[threading.Thread] = []
         self._tasks: queue.Queue[Optional[_Task[Any]]] = queue.Queue()
 
     def put(self, call: Callable[[], _Result]) -> "_Task[_Result]":
         task = _Task(call)
         self._tasks.put(task)
-        if len(self._threads) < self._most:
+        if len(self._threads) < self._max_threads:
             thread = threading.Thread(
-                target=_work,
-                args=(self._tasks, self._closed),
-                daemon=True,
+                target=_work, args=(self._tasks,), daemon=True
             )
             self._threads.append(thread)
             thread.start()
@@ -2809,7 +2788,6 @@ class _Workers:
 
     def close(self) -> None:
         """Forget what is not begun, and wait a moment for what is."""
-        self._closed.set()
         try:
             while True:
                 self._tasks.get_nowait()
@@ -2823,10 +2801,7 @@ class _Workers:
                 thread.join(max(0, end - time.monotonic()))
 
 
-def _work(
-    tasks: "queue.Queue[Optional[_Task[Any]]]", closed: threading.Event
-) -> None:
-    _worker.closed = closed
+def _work(tasks: "queue.Queue[Optional[_Task[Any]]]") -> None:
     for task in iter(tasks.get, None):
         task.run()
         del task
@@ -2864,11 +2839,15 @@ class _PagesAhead(_PagesOnDemand):
     arrives just there; behind a short page, what it lacks is asked for first.
 
     :param max_requests: requests that may be under way at once
+    :param closed: set when nobody waits for the pages any more
     """
 
-    def __init__(self, fetch: _Fetch, max_requests: int) -> None:
+    def __init__(
+        self, fetch: _Fetch, max_requests: int, closed: threading.Event
+    ) -> None:
         super().__init__(fetch)
         self._max_requests = max_requests
+        self._closed = closed
         self._begin()
         self._is_first = True
         self._page_size = 0  # Records that each planned page asks for.
@@ -2957,6 +2936,7 @@ class _PagesAhead(_PagesOnDemand):
         self._ahead[key] = self._workers.put(call)
 
     def close(self) -> None:
+        self._closed.set()
         self._ahead.clear()
         self._workers.close()
 
@@ -3309,7 +3289,8 @@ class _FastTransport(_Transport):
         for name, value in request.headers.items():
             if value is not None:
                 is_secret = isinstance(value, _Secret)
-                headers[_as_str(name)] = str(value) if is_secret else value
+                name = name if isinstance(name, str) else _as_str(name)
+                headers[name] = value[:] if is_secret else value
         prepared._cookies = RequestsCookieJar()  # type: ignore
         prepared.hooks = {"response": []}
         if request.json is None:
@@ -3724,16 +3705,15 @@ class PDSession(_FastTransport, _Transport):
         method = self._permitted(method)
         full_url = self.normalize_url(url)
         self._warn_of_plain_http(full_url)
-        _name_arguments(args, kwargs)
+        if args:
+            _name_arguments(args, kwargs)
         options = self._request_options(method, full_url, kwargs)
-        body = _Body(options)
-        attempts = _Attempts(
-            self, method, full_url, options["timeout"], body.replayable
-        )
+        attempts = _Attempts(self, method, full_url, options)
+        unwanted = getattr(url, "unwanted", None)
         while True:
             sleep: Callable[[float], None] = time.sleep
             try:
-                response = self._attempt(method, full_url, options)
+                response = self._attempt(method, full_url, options, unwanted)
             except requests.exceptions.HTTPError:
                 raise  # Of a hook: requests itself raises it on request only.
             except _REQUEST_ERRORS as error:
@@ -3747,13 +3727,15 @@ class PDSession(_FastTransport, _Transport):
                 if response.status_code == 429:
                     sleep = self._gate.sleep
                 _close(response)
-            _check_wanted()
             sleep(wait)
-            _check_wanted()
-            body.rewind()
+            attempts.rewind()
 
     def _attempt(
-        self, method: str, full_url: str, options: Dict[str, Any]
+        self,
+        method: str,
+        full_url: str,
+        options: Dict[str, Any],
+        unwanted: Optional[threading.Event],
     ) -> Any:
         """Send the request once, when its turn has come."""
         if self._process != os.getpid():
@@ -3762,7 +3744,11 @@ class PDSession(_FastTransport, _Transport):
         gate = self._gate
         gate.enter()
         try:
-            _check_wanted()  # It may have waited long.
+            if unwanted is not None and unwanted.is_set():
+                raise PDClientError(
+                    f"{method} {full_url}: the iteration that asked for this "
+                    "page has ended."
+                )
             response = self.parent.request(method, full_url, **options)
             _check_whole(response)
             return response
@@ -3938,8 +3924,8 @@ class APISession(PDSession):
     @property
     def auth_header(self) -> Dict[str, str]:
         """The header ``Authorization``."""
-        scheme = "Token token=" if self.auth_type == "token" else "Bearer "
-        return {"Authorization": scheme + self.api_key}
+        scheme = "Token token=" if self._auth_type == "token" else "Bearer "
+        return {"Authorization": scheme + self._api_key}
 
     @property
     def trunc_token(self) -> str:
@@ -4098,45 +4084,25 @@ class APISession(PDSession):
     @resource_url
     @auto_json
     def jget(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """GET; return the decoded body.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.get`
-        :raises PDHTTPError: the status is no success
-        """
+        """GET; return the decoded body. See :meth:`rget` for the rest."""
         return self.get(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
     def jpost(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """POST; return the decoded body.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.post`
-        :raises PDHTTPError: the status is no success
-        """
+        """POST; return the decoded body. See :meth:`rget` for the rest."""
         return self.post(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
     def jput(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """PUT; return the decoded body.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.put`
-        :raises PDHTTPError: the status is no success
-        """
+        """PUT; return the decoded body. See :meth:`rget` for the rest."""
         return self.put(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
     def jpatch(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """PATCH; return the decoded body.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.patch`
-        :raises PDHTTPError: the status is no success
-        """
+        """PATCH; return the decoded body. See :meth:`rget` for the rest."""
         return self.patch(cast(str, url), **kwargs)
 
     @resource_url
@@ -4154,14 +4120,7 @@ class APISession(PDSession):
     @resource_url
     @wrapped_entities
     def rpost(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """POST an entity, given as ``json`` with or without its wrapper.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.post`
-        :returns: the content of the answer, unwrapped
-        :raises PDHTTPError: the status is no success
-        :raises PDServerError: the answer lacks the wrapper
-        """
+        """POST an entity. See :meth:`rput`."""
         return self.post(cast(str, url), **kwargs)
 
     @resource_url
@@ -4181,14 +4140,7 @@ class APISession(PDSession):
     @resource_url
     @wrapped_entities
     def rpatch(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
-        """PATCH an entity, given as ``json`` with or without its wrapper.
-
-        :param url: path, URL, or resource with ``self``
-        :param kwargs: as for :meth:`requests.Session.patch`
-        :returns: the content of the answer, unwrapped
-        :raises PDHTTPError: the status is no success
-        :raises PDServerError: the answer lacks the wrapper
-        """
+        """PATCH an entity. See :meth:`rput`."""
         return self.patch(cast(str, url), **kwargs)
 
     @resource_url
@@ -4469,12 +4421,12 @@ class APISession(PDSession):
             raise ValueError(
                 f"prefetch must be at most {_MAX_PREFETCH}, not {ahead}."
             )
-        fetch = partial(self._fetch_page, endpoint, operation.response)
-        source = (
-            _PagesAhead(fetch, ahead)
-            if ahead and not only_first
-            else _PagesOnDemand(fetch)
-        )
+        located = _locate(self.url, endpoint)
+        fetch = partial(self._fetch_page, located, operation.response)
+        source = _PagesOnDemand(fetch)
+        if ahead and not only_first:
+            located.unwanted = threading.Event()
+            source = _PagesAhead(fetch, ahead, located.unwanted)
         return self._records(position, source, item_hook, only_first)
 
     def _records(
@@ -4552,18 +4504,6 @@ def _is_within(part: Any, whole: Any) -> bool:
 # ---------------------------------------------------------------------------
 #
 # The Events API refuses an event that is too large, and then nobody is paged.
-
-_LONGEST_CHARACTER = 32
-
-_VIRAMA = 9  # a combining class
-
-# Joiners, parts of Hangul, of Thai, Lao and kana, skin tones, tags,
-# surrogates, and CR LF.
-_JOINED_PAIR = (
-    "(?s)\u200d.|.[\u200d\u0e33\u0eb3\u1160-\u11ff\ud7b0-\ud7ff\uff9e\uff9f"
-    "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
-    "|[\ud800-\udbff][\udc00-\udfff]|\r\n"
-)
 
 
 def _fit_event(
@@ -4683,33 +4623,20 @@ def _cut_text(text: str, size: int) -> str:
 
 
 def _character_end(text: str, end: int) -> int:
-    """The last place up to `end` that is not within a visible character."""
-    start = end
-    while 0 < end < len(text) and _is_joined(text, end):
-        end -= 1
-        if start - end > _LONGEST_CHARACTER:
-            return start
-    return end or start
+    """The last place up to `end` before which no character is cut in two.
 
-
-def _is_joined(text: str, at: int) -> bool:
-    """Is text[at] a part of the visible character before it?
-
-    An approximation of extended grapheme clusters (Unicode, UAX #29).
+    That is one with combining marks, or one of two surrogates, which JSON
+    could not tell the receiver when they are apart.
     """
-    before, after = text[at - 1], text[at]
-    if re.fullmatch(_JOINED_PAIR, before + after):
-        return True
-    if unicodedata.category(after).startswith("M"):
-        return True
-    if unicodedata.combining(before) == _VIRAMA and after.isalpha():
-        return True  # It joins two consonants.
-    # Flags are pairs of letters: is the one before the first of a pair?
-    first = at
-    while first and "\U0001f1e6" <= text[first - 1] <= "\U0001f1ff":
-        first -= 1
-    is_letter = "\U0001f1e6" <= after <= "\U0001f1ff"
-    return is_letter and (at - first) % 2 == 1
+    start = end
+    while 0 < end < len(text) and (
+        unicodedata.category(text[end]).startswith("M")
+        or re.fullmatch(
+            "[\ud800-\udbff][\udc00-\udfff]", text[end - 1 : end + 1]
+        )
+    ):
+        end -= 1
+    return end or start
 
 
 def _checked_dict(name: str, value: Any) -> Dict[str, Any]:

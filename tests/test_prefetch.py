@@ -702,37 +702,37 @@ def test_closing_waits_for_a_moment_only(server, session, monkeypatch):
     assert len(server.requests) == 9
 
 
-def test_closing_ends_those_that_wait_for_the_limit(server, session, naps):
+def test_closing_ends_those_that_wait_for_the_limit(
+    server, session, naps, threads, monkeypatch
+):
     """Who was parked behind a rate limit sends nothing for nobody."""
-    limited, unwanted, over = (threading.Event() for _ in range(3))
-    ended = []
+    monkeypatch.setattr(pdpyras, "_CLOSE_TIMEOUT", 0.05)
+    pages, limited, over = Pages(1000), threading.Event(), threading.Event()
+    limit = wire.Answer(429, headers={"ratelimit-reset": "60"})
+    first = threading.Thread(target=session.get, args=("users/P1",))
 
     def pause():
         limited.set()
         assert over.wait(PATIENCE)
 
-    def ahead():
-        pdpyras._worker.closed = unwanted
-        try:
-            session.get("users/P2")
-        except pdpyras._UnwantedError:
-            ended.append(True)
+    def answer(request):
+        if request.path == "/users/P1":
+            return wire.Answer(json={}) if over.is_set() else limit
+        first.start()
+        assert limited.wait(PATIENCE)
+        return pages(request)
 
     naps.during = pause
-    server.reply(429, headers={"ratelimit-reset": "60"})
-    first = threading.Thread(target=session.get, args=("users/P1",))
-    second = threading.Thread(target=ahead)
-    first.start()
-    assert limited.wait(PATIENCE)
-    second.start()
-    while second.is_alive() and not session._gate._waiting:
-        threading.Event().wait(0.01)
-    unwanted.set()
+    server.handler = answer
+    records = session.iter_all("users", page_size=10, prefetch=1)
+    assert next(records) == {"id": 0}
+    assert len(threads()) == 1
+    records.close()
     over.set()
     first.join(PATIENCE)
-    second.join(PATIENCE)
-    assert ended == [True] and naps == [60]
-    assert [r.path for r in server.requests] == ["/users/P1", "/users/P1"]
+    assert_ends(threads)
+    asked = ["/users", "/users/P1", "/users/P1"]
+    assert [r.path for r in server.requests] == asked and naps == [60]
 
 
 @pytest.mark.parametrize("prefetch", [1, 8])

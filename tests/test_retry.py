@@ -473,7 +473,7 @@ def test_retries_of_both_kinds_have_limits_of_their_own(client):
 )
 def test_the_reason_is_said_in_words(error, timeout, expected, client):
     client.max_network_attempts = 0
-    attempts = pdpyras._Attempts(client, "GET", URL, timeout)
+    attempts = pdpyras._Attempts(client, "GET", URL, {"timeout": timeout})
     with pytest.raises(pdpyras.PDClientError) as caught:
         attempts.after_network_error(error)
     assert expected in str(caught.value)
