@@ -513,8 +513,9 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
 #              early:VALUE     wants the header X-EARLY-ACCESS: VALUE
 #              from            wants the header From
 #
-# ``tools/endpoints.py`` derives the table from PagerDuty's OpenAPI
-# document, and says why where the document leaves room for judgement.
+# ``tools/endpoints.py --write`` makes the table from PagerDuty's OpenAPI
+# document. Where that leaves something open, the decision and the reason for
+# it stand in that script, and only there.
 
 # fmt: off
 _ENDPOINTS: Dict[str, str] = {
@@ -558,9 +559,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/business_services": "GET,offset POST",
     "/business_services/impactors": "GET",
     "/business_services/impacts": "GET=services",
-    # GET: 5.x returned the whole body, and its scripts index it; the example
-    # is a schema by mistake
-    # PUT: 5.x returned the whole body, and its scripts index it
     "/business_services/priority_thresholds":
         "GET=- PUT=global_threshold:- DELETE",
     "/business_services/{id}": "GET PUT DELETE",
@@ -571,7 +569,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/business_services/{id}/unsubscribe": "POST=subscribers:-",
     "/change_events": "GET,offset POST=-",
     "/change_events/{id}": "GET PUT",
-    # no longer listed; scripts still use it
     "/customfields/fields": "GET,offset POST",
     "/customfields/fields/{field_id}": "GET PUT DELETE",
     "/customfields/fields/{field_id}/field_options": "GET POST",
@@ -587,10 +584,8 @@ _ENDPOINTS: Dict[str, str] = {
      "/{field_configuration_id}"):
         "GET PUT DELETE",
     "/enrichment/event_enrichments": "GET,offset POST",
-    # GET: previous_default comes with the answer to PUT only
     "/enrichment/event_enrichments/default": "GET PUT=default:-",
     "/enrichment/event_enrichments/{id}": "GET PUT DELETE",
-    # POST: the answer is a status, or (207) the associations
     "/enrichment/event_enrichments/{id}/associations":
         "GET,offset POST=associations:- DELETE=associations:-",
     "/enrichment/event_enrichments/{id}/rules":
@@ -621,7 +616,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/escalation_policies/{id}": "GET PUT DELETE",
     "/escalation_policies/{id}/audit/records": "GET,cursor",
     "/event_orchestrations": "GET=orchestrations,offset POST=orchestration",
-    # PUT: the warnings beside the path were never part of what callers get
     "/event_orchestrations/services/{service_id}":
         "GET=orchestration_path PUT=orchestration_path",
     "/event_orchestrations/services/{service_id}/active": "GET=- PUT=-",
@@ -640,15 +634,12 @@ _ENDPOINTS: Dict[str, str] = {
         "GET=- PUT=- DELETE",
     "/event_orchestrations/{id}/enablements": "GET",
     "/event_orchestrations/{id}/enablements/{feature_name}": "PUT",
-    # PUT: the warnings beside the path were never part of what callers get
     "/event_orchestrations/{id}/global":
         "GET=orchestration_path PUT=orchestration_path",
     "/event_orchestrations/{id}/integrations": "GET POST",
-    # POST: 5.x returned the whole body, and its scripts index it
     "/event_orchestrations/{id}/integrations/migration": "POST=-",
     "/event_orchestrations/{id}/integrations/{integration_id}":
         "GET PUT DELETE",
-    # PUT: the warnings beside the path were never part of what callers get
     "/event_orchestrations/{id}/router":
         "GET=orchestration_path PUT=orchestration_path",
     "/event_orchestrations/{id}/unrouted":
@@ -669,7 +660,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/incident_workflows/{id}": "GET PUT DELETE",
     "/incident_workflows/{id}/instances": "POST=incident_workflow_instance",
     "/incidents": "GET,offset,comma:sort_by POST,from PUT,from",
-    # the document describes it in a sentence, without its operation
     "/incidents/count": "GET=-",
     "/incidents/custom_fields": "GET=fields POST=field",
     "/incidents/custom_fields/{field_id}": "GET=field PUT=field DELETE",
@@ -696,7 +686,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/incidents/{id}/business_services/{business_service_id}/impacts": "PUT=-",
     "/incidents/{id}/custom_fields/values":
         "GET=custom_fields PUT=custom_fields",
-    # no longer listed; scripts still use it
     "/incidents/{id}/field_values": "GET=custom_fields PUT=custom_fields",
     "/incidents/{id}/field_values/schema": "GET",
     "/incidents/{id}/log_entries": "GET,offset",
@@ -729,10 +718,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/maintenance_windows/{id}": "GET PUT DELETE",
     "/notifications": "GET,offset",
     "/oauth_delegations": "DELETE=-",
-    # GET: deprecated, and its answer is not documented
     "/oauth_delegations/revocation_requests/status": "GET=-",
     "/oncalls": "GET,offset",
-    # GET: the schema names it ..._alerts; the example, and 5.x, ..._counts
     "/paused_incident_reports/alerts": "GET=paused_incident_reporting_counts",
     "/paused_incident_reports/counts": "GET=paused_incident_reporting_counts",
     "/priorities": "GET,offset",
@@ -747,21 +734,12 @@ _ENDPOINTS: Dict[str, str] = {
     ("/recommendations/event_orchestrations/services/{service_id}/rules"
      "/{recommendation_id}/dismiss"):
         "POST=decision:-",
-    # no longer listed; scripts still use it
     "/response_plays": "GET POST",
     "/response_plays/{id}": "GET PUT DELETE",
     "/response_plays/{response_play_id}/run": "POST=-",
-    # POST: the example's key is a slip: schema, prose and reading the same
-    # resource back say otherwise
     "/rulesets": "GET,offset POST",
-    # PUT: the example's key is a slip: schema, prose and reading the same
-    # resource back say otherwise
     "/rulesets/{id}": "GET PUT DELETE",
-    # POST: the example's key is a slip: schema, prose and reading the same
-    # resource back say otherwise
     "/rulesets/{id}/rules": "GET,offset POST",
-    # PUT: rule_id repeats the path; callers have always passed the bare rule,
-    # and may pass both
     "/rulesets/{id}/rules/{rule_id}": "GET PUT DELETE",
     "/schedules": "GET,offset POST",
     "/schedules/preview": "POST=schedule",
@@ -789,12 +767,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/services/{id}/enablements/{feature_name}": "PUT",
     "/services/{id}/integrations": "POST",
     "/services/{id}/integrations/{integration_id}": "GET PUT",
-    # POST: the example's key is a slip: schema, prose and reading the same
-    # resource back say otherwise
     "/services/{id}/rules": "GET,offset POST",
     "/services/{id}/rules/convert": "POST=-",
-    # PUT: rule_id repeats the path; callers have always passed the bare rule,
-    # and may pass both
     "/services/{id}/rules/{rule_id}": "GET PUT DELETE",
     "/session_configurations":
         "GET PUT=session_configuration:session_configurations DELETE",
@@ -859,7 +833,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/users/{id}/notification_subscriptions/unsubscribe":
         "POST=subscribables:-",
     "/users/{id}/oauth_delegations": "GET,cursor",
-    # GET: schema without a wrapper, examples with one: the examples are right
     "/users/{id}/oauth_delegations/{delegation_id}": "GET",
     "/users/{id}/oncall_handoff_notification_rules": "GET POST",
     ("/users/{id}/oncall_handoff_notification_rules"
@@ -869,7 +842,6 @@ _ENDPOINTS: Dict[str, str] = {
     "/users/{id}/sessions": "GET=user_sessions DELETE",
     "/users/{id}/sessions/{type}/{session_id}": "GET=user_session DELETE",
     "/users/{id}/status_update_notification_rules": "GET POST",
-    # PUT: the schema has notification_rule; the example wins
     ("/users/{id}/status_update_notification_rules"
      "/{status_update_notification_rule_id}"):
         "GET=notification_rule PUT DELETE",
@@ -895,13 +867,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/webhook_subscriptions/{id}/ping": "POST=-",
     "/workflows/integrations": "GET,cursor",
     "/workflows/integrations/connections": "GET,cursor",
-    # GET: schema without a wrapper, examples with one: the examples are right
     "/workflows/integrations/{id}": "GET",
-    # POST: schema without a wrapper, examples with one: the examples are right
     "/workflows/integrations/{integration_id}/connections": "GET,cursor POST",
-    # GET: schema without a wrapper, examples with one: the examples are right
-    # PATCH: schema without a wrapper, examples with one: the examples are
-    # right
     "/workflows/integrations/{integration_id}/connections/{id}":
         "GET PATCH DELETE",
     "/{entity_type}/{id}/change_tags": "POST=-",

@@ -190,9 +190,10 @@ def parameters(operation, place):
 
 
 def notes(operation):
-    query = parameters(operation, "query")
     return script.page_notes(
-        document, operation.method, query, operation.described
+        script.Operation(
+            document, operation.method, operation.item, operation.described
+        )
     )
 
 

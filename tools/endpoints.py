@@ -3,32 +3,57 @@
 
     python3 tools/endpoints.py rest.json           # print the table
     python3 tools/endpoints.py rest.json --check   # compare, report
+    python3 tools/endpoints.py rest.json --write   # replace, report
 
-The printed text is the literal that ``pdpyras.py`` holds as ``_ENDPOINTS``.
-``--check`` compares it with that module row by row and says what was added,
-what is gone and what changed. Exit status: 0 no difference, 1 a difference,
-2 the document cannot be turned into a table (the message says why).
+The table is the literal that ``pdpyras.py`` holds as ``_ENDPOINTS``, between
+the marks ``# fmt: off`` and ``# fmt: on``. ``--check`` and ``--write`` say
+row by row what was added, what is gone and what changed. ``--write`` changes
+nothing outside the marks, and the file is replaced whole or not at all.
+
+Exit status:
+
+0
+    printed; ``--check``: no difference; ``--write``: the module has the table
+    of the document, be it that something or that nothing was to be changed
+1
+    ``--check`` only: there is a difference
+2
+    the document cannot be turned into a table, or the module not be read or
+    written; the message says why, and nothing was changed
 
 Nothing here is taken from the module: the names that the table may leave out
 are worked out by functions of this script, so that a mistake in one of the
 two shows as a difference.
 
-How a new release of the API document is followed: run ``--check``; where the
-document contradicts itself the script stops and asks for a row in
-``JUDGEMENTS``; paste the printed table over the old one.
+Where the document contradicts itself the script stops and asks for a row in
+``JUDGEMENTS``. A path that the document no longer lists goes, unless it is
+given a row in ``HISTORIC``. The reasons for both stand here and nowhere else.
+A new kind of note is one function, named in ``NOTES``.
 """
 
 import argparse
 import ast
 import json
+import os
 import re
+import shutil
 import sys
-import textwrap
+import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 from urllib.parse import unquote
 
 METHODS = ("get", "post", "put", "patch", "delete")
+MODULE = Path(__file__).resolve().parent.parent / "pdpyras.py"
 WIDTH = 79
 USUAL_PAGE_LIMIT = 100
 
@@ -59,6 +84,7 @@ SECONDARY = re.compile(
 Name = Optional[str]
 Kinds = Dict[str, str]
 Document = Dict[str, Any]
+Table = Dict[str, str]
 UNWRAPPED = "-"
 
 
@@ -204,15 +230,24 @@ HISTORIC: Dict[str, Tuple[str, str]] = {
 }
 
 
+class Decisions(NamedTuple):
+    """All that was decided by people, about one document."""
+
+    judgements: Dict[str, Judgement]
+    replaced: Dict[str, Tuple[str, ...]]
+    prose_only: Dict[str, Tuple[str, str]]
+    historic: Dict[str, Tuple[str, str]]
+
+
+DECISIONS = Decisions(JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC)
+
+
 class DocumentError(Exception):
     """The document leaves something open that a maintainer must decide."""
 
 
-class Row(NamedTuple):
-    """One path of the table: its value, and the reasons for judgements."""
-
-    value: str
-    reasons: Tuple[str, ...]
+class ModuleError(Exception):
+    """The module is not as this script knows it."""
 
 
 # --- Reading the document ---------------------------------------------------
@@ -360,7 +395,10 @@ def request_content(
 
 
 def derived_wrappers(
-    document: Document, endpoint: str, operation: Document
+    document: Document,
+    endpoint: str,
+    operation: Document,
+    judgements: Dict[str, Judgement] = JUDGEMENTS,
 ) -> Judgement:
     """Return the wrappers, from a judgement where the document needs one."""
     request, unclear_request = body_wrapper(
@@ -370,7 +408,7 @@ def derived_wrappers(
         document, response_content(document, operation), "response"
     )
     unclear = "; ".join(filter(None, (unclear_request, unclear_response)))
-    judged = JUDGEMENTS.get(endpoint)
+    judged = judgements.get(endpoint)
     if judged is None:
         if unclear:
             raise DocumentError(endpoint + " needs a judgement: " + unclear)
@@ -421,34 +459,54 @@ def names_suffix(method: str, path: str, request: Name, response: Name) -> str:
 # --- Notes ------------------------------------------------------------------
 
 
-def answer_properties(document: Document, operation: Document) -> Kinds:
-    """Return the root properties that the schema of the answer has."""
-    answer = response_content(document, operation) or {}
-    return schema_properties(document, answer.get("schema", {}))
+class Operation(NamedTuple):
+    """One method on one path, as the document describes it."""
+
+    document: Document
+    method: str
+    item: Document
+    described: Document
+
+    @property
+    def query(self) -> Dict[str, Document]:
+        """The parameters that go into the query."""
+        return parameters(self.document, self.item, self.described, "query")
+
+    @property
+    def required_headers(self) -> Dict[str, Document]:
+        """The headers that must be sent, by their names in capitals."""
+        headers = parameters(
+            self.document, self.item, self.described, "header"
+        )
+        return {
+            name.upper(): header
+            for name, header in headers.items()
+            if header.get("required")
+        }
+
+    @property
+    def asked(self) -> Kinds:
+        """The root properties that the schema of the request has."""
+        request = request_content(self.document, self.described) or {}
+        return schema_properties(self.document, request.get("schema", {}))
+
+    @property
+    def answered(self) -> Kinds:
+        """The root properties that the schema of the answer has."""
+        answer = response_content(self.document, self.described) or {}
+        return schema_properties(self.document, answer.get("schema", {}))
 
 
-def pages_by_body(document: Document, operation: Document) -> bool:
-    """Tell whether the request's body says where the next page starts."""
-    request = request_content(document, operation) or {}
-    asked = schema_properties(document, request.get("schema", {}))
-    return "starting_after" in asked and "last" in answer_properties(
-        document, operation
-    )
-
-
-def pagination(
-    document: Document,
-    method: str,
-    query: Dict[str, Document],
-    operation: Document,
-) -> str:
+def pagination(operation: Operation) -> str:
     """Return how a list comes in pages, empty where it does not."""
-    if method == "post" and pages_by_body(document, operation):
-        return "starting_after"
-    if method != "get":
+    described = operation.answered
+    if operation.method == "post":
+        by_body = "starting_after" in operation.asked and "last" in described
+        return "starting_after" if by_body else ""
+    if operation.method != "get":
         return ""
-    described = answer_properties(document, operation)
     # Some lists document no query parameters: the answer shows their style.
+    query = operation.query
     if "cursor" in query or "next_cursor" in described:
         return "cursor"
     if "after" in query:
@@ -457,15 +515,14 @@ def pagination(
     return "offset" if by_offset else ""
 
 
-def largest_page(
-    document: Document, query: Dict[str, Document], operation: Document
-) -> Optional[int]:
+def largest_page(operation: Operation) -> Optional[int]:
     """Return the most records that a page may hold, where it is stated."""
+    document, query = operation.document, operation.query
     if "limit" in query:
         limit = dict(query["limit"])
         limit.update(resolve(document, limit.get("schema", {})))
     else:
-        request = request_content(document, operation) or {}
+        request = request_content(document, operation.described) or {}
         schema = resolve(document, request.get("schema", {}))
         limit = resolve(
             document, schema.get("properties", {}).get("limit", {})
@@ -476,132 +533,142 @@ def largest_page(
     return int(stated.group(1)) if stated else None
 
 
-def page_notes(
-    document: Document,
-    method: str,
-    query: Dict[str, Document],
-    operation: Document,
-) -> List[str]:
+def page_notes(operation: Operation) -> List[str]:
     """Return the notes about pages."""
-    style = pagination(document, method, query, operation)
+    style = pagination(operation)
     if not style:
         return []
-    most = largest_page(document, query, operation)
+    most = largest_page(operation)
     if most in (None, USUAL_PAGE_LIMIT):
         return [style]
     return [style, f"max{most}"]
 
 
-def header_notes(headers: Dict[str, Document]) -> List[str]:
-    """Return the notes about headers that the operation insists on."""
-    found = []
-    for name, header in headers.items():
-        if not header.get("required"):
-            continue
-        if name.upper() == "X-EARLY-ACCESS":
-            value = re.search("`(.+?)`", header["description"])
-            if value is None:
-                raise DocumentError("early access without a value: " + name)
-            found.append("early:" + value.group(1))
-        elif name.lower() == "from":
-            found.append("from")
-    return found
-
-
-def plain_notes(document: Document, query: Dict[str, Document]) -> List[str]:
+def plain_notes(operation: Operation) -> List[str]:
     """Return the notes about list parameters spelled without brackets.
 
     Their values are repeated under the plain name, or joined by commas.
     """
     return [
         ("plain:" if parameter.get("explode", True) else "comma:") + name
-        for name, parameter in query.items()
+        for name, parameter in operation.query.items()
         if not name.endswith("[]")
-        and schema_kind(document, parameter.get("schema", {})) == "array"
+        and schema_kind(operation.document, parameter.get("schema", {}))
+        == "array"
     ]
+
+
+def early_access_notes(operation: Operation) -> List[str]:
+    """Return the note about early access, which a header asks for."""
+    header = operation.required_headers.get("X-EARLY-ACCESS")
+    if header is None:
+        return []
+    value = re.search("`(.+?)`", header.get("description", ""))
+    if value is None:
+        raise DocumentError("early access without a value: X-EARLY-ACCESS")
+    return ["early:" + value.group(1)]
+
+
+def from_notes(operation: Operation) -> List[str]:
+    """Return the note about the header that names a user."""
+    return ["from"] if "FROM" in operation.required_headers else []
+
+
+# All kinds of notes, in the order in which they stand in a row.
+NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
+    page_notes,
+    plain_notes,
+    early_access_notes,
+    from_notes,
+)
 
 
 # --- The table --------------------------------------------------------------
 
+# What a row can be made of: nothing that ends a note, an operation, or the
+# string literal around them.
+PATH = re.compile(r"(/([A-Za-z0-9_.~-]+|{[A-Za-z0-9_]+}))+")
+PART = re.compile(r"[A-Za-z0-9_.:=\[\]-]+")
 
-def derived_row(document: Document, path: str, item: Document) -> Row:
+
+def operation_text(head: str, operation: Operation) -> str:
+    """Return an operation of a row: its head, then its notes."""
+    parts = [head] + [note for derive in NOTES for note in derive(operation)]
+    for part in parts:
+        if not PART.fullmatch(part):
+            raise DocumentError(f"not for a row of the table: {part!r}")
+    return ",".join(parts)
+
+
+def derived_row(
+    document: Document,
+    path: str,
+    item: Document,
+    judgements: Dict[str, Judgement] = JUDGEMENTS,
+) -> str:
     """Return the row of a path of the document."""
-    operations, reasons = [], []
+    operations = []
     for method in METHODS:
         if method not in item:
             continue
-        operation = item[method]
-        endpoint = f"{method.upper()} {path}"
-        request, response, reason = derived_wrappers(
-            document, endpoint, operation
+        request, response, _ = derived_wrappers(
+            document, f"{method.upper()} {path}", item[method], judgements
         )
-        query = parameters(document, item, operation, "query")
-        headers = parameters(document, item, operation, "header")
-        notes = (
-            page_notes(document, method, query, operation)
-            + plain_notes(document, query)
-            + header_notes(headers)
-        )
-        operations.append(
-            ",".join(
-                [
-                    method.upper()
-                    + names_suffix(method, path, request, response)
-                ]
-                + notes
-            )
-        )
-        if reason:
-            reasons.append(f"{method.upper()}: {reason}")
+        suffix = names_suffix(method, path, request, response)
+        operation = Operation(document, method, item, item[method])
+        operations.append(operation_text(method.upper() + suffix, operation))
     if not operations:
         raise DocumentError(path + " has no operations")
-    return Row(" ".join(operations), tuple(reasons))
+    return " ".join(operations)
 
 
-def replacement_row(document: Document, path: str, item: Document) -> Row:
+def replacement_row(document: Document, item: Document) -> str:
     """Return the row of a path that stands for one of several lists."""
-    query = parameters(document, item, item["get"], "query")
-    notes = page_notes(document, "get", query, item["get"])
-    return Row(",".join(["GET"] + notes), ())
+    return operation_text("GET", Operation(document, "get", item, item["get"]))
 
 
-def refuse_stale_rows(paths: Document) -> None:
+def refuse_stale_rows(paths: Document, decisions: Decisions) -> None:
     """Raise if a row of this script's tables has lost what it is about."""
     stale = [
         endpoint
-        for endpoint in JUDGEMENTS
+        for endpoint in decisions.judgements
         for method, path in [endpoint.split(" ")]
         if method.lower() not in paths.get(path, {})
     ]
-    stale += [path for path in REPLACED if path not in paths]
-    stale += [path for path in HISTORIC if path in paths]
+    stale += [path for path in decisions.replaced if path not in paths]
+    stale += [path for path in decisions.historic if path in paths]
     stale += [
         path
-        for path in PROSE_ONLY
+        for path in decisions.prose_only
         if set(METHODS).intersection(paths.get(path, {}))
     ]
     if stale:
         raise DocumentError("rows to take out: " + ", ".join(stale))
 
 
-def derived_table(document: Document) -> Dict[str, Row]:
+def derived_table(
+    document: Document, decisions: Decisions = DECISIONS
+) -> Table:
     """Return all rows, in the alphabetical order of their paths."""
-    rows = {
-        path: Row(value, (reason,))
-        for given in (PROSE_ONLY, HISTORIC)
-        for path, (value, reason) in given.items()
-    }
     if not isinstance(document, dict) or not document.get("paths"):
         raise DocumentError("no OpenAPI document: it has no paths")
-    refuse_stale_rows(document["paths"])
+    refuse_stale_rows(document["paths"], decisions)
+    rows = {
+        path: value
+        for given in (decisions.prose_only, decisions.historic)
+        for path, (value, _) in given.items()
+    }
     for path, item in document["paths"].items():
-        if path in REPLACED:
-            rows.update(
-                (new, replacement_row(document, new, item))
-                for new in REPLACED[path]
+        if path in decisions.replaced:
+            for new in decisions.replaced[path]:
+                rows[new] = replacement_row(document, item)
+        elif path not in decisions.prose_only:
+            rows[path] = derived_row(
+                document, path, item, decisions.judgements
             )
-        elif path not in PROSE_ONLY:
-            rows[path] = derived_row(document, path, item)
+    for path in rows:
+        if not PATH.fullmatch(path):
+            raise DocumentError(f"not for a row of the table: {path!r}")
     return {path: rows[path] for path in sorted(rows)}
 
 
@@ -629,40 +696,95 @@ def literal_lines(text: str, indent: int, mark: str) -> List[str]:
     return lines
 
 
-def row_lines(path: str, row: Row) -> List[str]:
-    """Return the lines of a row of the dict literal, its comments first."""
-    lines = []
-    for reason in row.reasons:
-        lines += textwrap.wrap(
-            reason, WIDTH, initial_indent="    # ", subsequent_indent="    # "
-        )
-    whole = f'    "{path}": "{row.value}",'
+def row_lines(path: str, row: str) -> List[str]:
+    """Return the lines of a row of the dict literal."""
+    whole = f'    "{path}": "{row}",'
     if len(whole) <= WIDTH:
-        return lines + [whole]
+        return [whole]
     key = literal_lines(path, 5 if len(path) > WIDTH - 9 else 4, "/")
-    value = literal_lines(row.value, 9, " ")
+    value = literal_lines(row, 9, " ")
     if len(value) == 1:
         value[0] = value[0][1:]
-    return lines + key[:-1] + [key[-1] + ":"] + value[:-1] + [value[-1] + ","]
+    return key[:-1] + [key[-1] + ":"] + value[:-1] + [value[-1] + ","]
 
 
-def table_text(table: Dict[str, Row]) -> str:
+def table_text(table: Table) -> str:
     """Return the table as Python source, as ``pdpyras.py`` holds it."""
     lines = ["_ENDPOINTS: Dict[str, str] = {"]
-    previous: Tuple[str, ...] = ()
     for path, row in table.items():
-        repeated = row.reasons == previous
-        lines += row_lines(path, Row(row.value, ()) if repeated else row)
-        previous = row.reasons
-    return "\n".join(lines + ["}"])
+        lines += row_lines(path, row)
+    return "\n".join(lines + ["}", ""])
+
+
+# --- The module -------------------------------------------------------------
+
+
+class Module(NamedTuple):
+    """The source of the module, cut at the two marks around the table."""
+
+    before: str
+    literal: str
+    after: str
+
+    def table(self) -> Table:
+        """Return the rows, without importing or running anything."""
+        try:
+            (node,) = ast.parse(self.literal).body
+            if isinstance(node, ast.AnnAssign) and node.value is not None:
+                return dict(ast.literal_eval(node.value))
+        except (ValueError, TypeError, SyntaxError) as error:
+            raise ModuleError(
+                f"_ENDPOINTS is no plain table: {error}"
+            ) from error
+        raise ModuleError("_ENDPOINTS is no plain table")
+
+    def with_table(self, table: Table) -> "Module":
+        """Return the source with another table and its own line ends."""
+        crlf = "\r\n" in self.literal
+        text = table_text(table)
+        changed = self._replace(
+            literal=text.replace("\n", "\r\n") if crlf else text
+        )
+        if changed.table() != table:
+            raise ModuleError("the table does not read as it was written")
+        return changed
+
+
+def read_module(path: Path) -> Module:
+    """Cut the source of the module, every byte of it kept.
+
+    It is not imported, so that this works where requests is not installed.
+    """
+    source = path.read_bytes().decode("utf-8")
+    found = re.findall(
+        r"(?ms)\A(.*^# fmt: off\r?\n)(_ENDPOINTS: .*?)(^# fmt: on\r?$.*)\Z",
+        source,
+    )
+    if len(found) != 1:
+        raise ModuleError(
+            "no table named _ENDPOINTS between # fmt: off and # fmt: on"
+        )
+    return Module(*found[0])
+
+
+def write_module(path: Path, module: Module) -> None:
+    """Replace the module's file as a whole, its permissions kept."""
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=str(path.parent), prefix=".table")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write("".join(module).encode("utf-8"))
+        shutil.copymode(str(path), name)
+        os.replace(name, str(path))
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 # --- Comparing --------------------------------------------------------------
 
 
-def differences(
-    derived: Dict[str, str], kept: Dict[str, str]
-) -> Iterator[str]:
+def differences(derived: Table, kept: Table) -> Iterator[str]:
     """Yield a line for each difference between document and module."""
     for path in derived:
         if path not in kept:
@@ -680,54 +802,69 @@ def differences(
         yield "order    the module's rows are not in alphabetical order"
 
 
-def module_table() -> Dict[str, str]:
-    """Return the table in the source of the module.
-
-    It is not imported, so that this works where requests is not installed.
-    """
-    source = Path(__file__).resolve().parent.parent / "pdpyras.py"
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.AnnAssign)
-            and node.value is not None
-            and isinstance(node.target, ast.Name)
-            and node.target.id == "_ENDPOINTS"
-        ):
-            return dict(ast.literal_eval(node.value))
-    raise DocumentError(f"{source} has no table named _ENDPOINTS")
+def read_document(path: Path, decisions: Decisions) -> Table:
+    """Return the table of the document in this file."""
+    with path.open(encoding="utf-8") as file:
+        document = json.load(file)
+    try:
+        return derived_table(document, decisions)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DocumentError(f"no OpenAPI document: {error!r}") from error
 
 
-def check(table: Dict[str, Row]) -> int:
-    """Print how the module differs from the document; 1 if it does."""
-    derived = {path: row.value for path, row in table.items()}
-    found = list(differences(derived, module_table()))
-    print(
-        "\n".join(found) if found else f"no difference in {len(derived)} paths"
-    )
-    return 1 if found else 0
+def compare(path: Path, table: Table, write: bool) -> int:
+    """Print how the module differs, and change it or not; 1 if it does."""
+    kept = read_module(path)
+    wanted = kept.with_table(table)
+    found = list(differences(table, kept.table()))
+    if not found and kept != wanted:
+        found = ["layout   the same rows are written in another way"]
+    if write and found:
+        write_module(path, wanted)
+        found.append(f"written  {path}")
+    print("\n".join(found or [f"no difference in {len(table)} paths"]))
+    return 1 if found and not write else 0
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
-    """Print or check the table; return the exit status."""
+def main(
+    arguments: Optional[List[str]] = None, decisions: Decisions = DECISIONS
+) -> int:
+    """Print, check or write the table; return the exit status."""
     parser = argparse.ArgumentParser(
-        description="Derive the endpoint table from PagerDuty's document."
+        description="Derive the endpoint table from PagerDuty's document.",
+        epilog="Exit status: 0 done, or no difference; 1 --check found a "
+        "difference; 2 nothing could be done, the message says why.",
     )
     parser.add_argument("document", type=Path, metavar="OPENAPI.json")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--check",
         action="store_true",
-        help="compare with pdpyras.py instead of printing",
+        help="compare with the module instead of printing",
+    )
+    what.add_argument(
+        "--write",
+        action="store_true",
+        help="replace the module's table, and say what changed",
+    )
+    parser.add_argument(
+        "--module",
+        type=Path,
+        default=MODULE,
+        metavar="FILE",
+        help="the module to compare with or to change (default: pdpyras.py)",
     )
     options = parser.parse_args(arguments)
+    subject = options.document
     try:
-        with options.document.open(encoding="utf-8") as file:
-            table = derived_table(json.load(file))
-        if options.check:
-            return check(table)
-    except (OSError, ValueError, DocumentError) as error:
-        print(f"{options.document}: {error}", file=sys.stderr)
+        table = read_document(options.document, decisions)
+        subject = options.module
+        if options.check or options.write:
+            return compare(options.module, table, options.write)
+    except (OSError, ValueError, DocumentError, ModuleError) as error:
+        print(f"{subject}: {error}", file=sys.stderr)
         return 2
-    print(table_text(table))
+    print(table_text(table), end="")
     return 0
 
 
