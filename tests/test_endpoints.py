@@ -1215,6 +1215,14 @@ def test_a_module_without_the_table_is_refused(module, capsys, source, option):
     assert module.read_text(encoding="utf-8") == source
 
 
+@pytest.mark.parametrize(
+    "row", [{'/a"': "GET"}, {"/a": 'GET"}\nprint("'}, {"/a": "GET\\"}]
+)
+def test_what_would_read_as_something_else_is_refused(row):
+    with pytest.raises(script.ModuleError):
+        script.read_module(MODULE).with_table(row)
+
+
 def test_no_module_at_all(tmp_path, capsys):
     absent = tmp_path / "absent.py"
     assert run_small(SMALL_API.path, "--write", "--module", absent) == 2
