@@ -1088,13 +1088,14 @@ def _operation(method: str, path: str) -> Optional[_Operation]:
     """All that is known of a method on a canonical path.
 
     :param method: HTTP method in capitals
-    :param path: an entry of :data:`CANONICAL_PATHS`
-    :returns: the operation with its wrappers; None: the API has none such
+    :param path: canonical path
+    :returns: the operation with its wrappers; None: there is none such
     """
     endpoint = f"{method} {path}"
     operation = _OPERATIONS.get(endpoint)
     if operation is None:
-        if path in _ENDPOINTS and endpoint not in ENTITY_WRAPPER_CONFIG:
+        is_added = path not in _ENDPOINTS or endpoint in ENTITY_WRAPPER_CONFIG
+        if not is_added or path not in CANONICAL_PATHS:
             return None
         operation = _ADDED_OPERATION
     request, response = entity_wrappers(method, path)
