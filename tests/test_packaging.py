@@ -16,6 +16,7 @@ import zipfile
 from typing import Any, Dict, List, Set, Tuple
 
 import pytest
+from packaging.requirements import Requirement
 
 import pdpyras
 
@@ -76,13 +77,23 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 
 
+# What the developer set for other things, and `make test` for its own.
+FOREIGN = ("PYTHON", "COV_", "MYPY", "GIT_", "MAKE", "MFLAGS", "TWINE_")
+OURS = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "PIP_NO_INDEX": "1",
+}
+
+
 def run(*command: str, cwd: str, status: int = 0) -> str:
     """The output of a command, which must end with this status."""
     environment = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "COV_", "MYPY"))
+        if not name.startswith(FOREIGN)
     }
+    environment.update(OURS)
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -112,25 +123,32 @@ def tree(work: str) -> str:
     return target
 
 
+def build_wheel(source: str, target: str) -> str:
+    """The path of the wheel that pip built in ``target``."""
+    run(
+        sys.executable, "-m", "pip", "wheel", "--no-build-isolation",
+        "--no-deps", "--no-index", "--wheel-dir", target, source,
+        cwd=os.path.dirname(source),
+    )  # fmt: skip
+    (name,) = os.listdir(target)
+    return os.path.join(target, name)
+
+
 @pytest.fixture(scope="module")
 def wheel(tree: str, work: str) -> str:
     """The path of the wheel."""
-    dist = os.path.join(work, "dist")
-    run(
-        sys.executable, "-m", "pip", "wheel", "--no-build-isolation",
-        "--no-deps", "--no-index", "--wheel-dir", dist, tree, cwd=work,
-    )  # fmt: skip
-    (name,) = os.listdir(dist)
-    return os.path.join(dist, name)
+    return build_wheel(tree, os.path.join(work, "dist"))
 
 
 class Environment:
-    """A virtual environment with pip, which borrows the tests' packages."""
+    """A virtual environment which borrows the tests' packages."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(
+        self, directory: str, name: str = "venv", with_pip: bool = True
+    ) -> None:
         self.work = directory
-        where = os.path.join(directory, "venv")
-        venv.create(where, with_pip=True)
+        where = os.path.join(directory, name)
+        venv.create(where, with_pip=with_pip)
         self.python = os.path.join(where, "bin", "python")
         if os.name == "nt":
             self.python = os.path.join(where, "Scripts", "python.exe")
@@ -203,12 +221,51 @@ def test_the_changelog_begins_with_the_version() -> None:
 
 
 def test_the_wheel_requires_what_the_requirements_list(wheel: str) -> None:
-    listed = lines("requirements.txt")
     required = metadata(wheel)["Requires-Dist"]
-    plain = [re.sub(r"[ ()]", "", text) for text in required]
-    assert sorted(plain) == sorted(listed)
-    assert not any("<" in text or "==" in text for text in listed)
+    plain = [str(Requirement(text)) for text in required]
+    assert sorted(plain) == sorted(map(str, requirements()))
     assert metadata(wheel)["Requires-Python"] == [">=3.6"]
+
+
+def requirements() -> List[Requirement]:
+    """What requirements.txt lists."""
+    listed = lines("requirements.txt")
+    return [Requirement(line) for line in listed if not line.startswith("#")]
+
+
+def test_the_requirements_have_floors_and_no_ceilings() -> None:
+    for requirement in requirements():
+        signs = {part.operator for part in requirement.specifier}
+        assert ">=" in signs and signs <= {">=", "!="}, requirement
+
+
+# Releases that a Python may have, the first of them the floor, and releases
+# that it may not.
+URLLIB3 = (
+    ["1.26.19", "1.26.20", "2.2.2", "2.2.3", "2.3.0", "3.0.0"],
+    ["1.26.18", "2.0.0", "2.0.7", "2.1.0", "2.2.0", "2.2.1"],
+)
+OLD_URLLIB3 = (["1.26.20"], ["1.26.19", "2.0.0", "2.0.7"])
+FLOORS = {
+    "3.6": {"requests": (["2.27.1"], ["2.27.0"]), "urllib3": OLD_URLLIB3},
+    "3.7": {"requests": (["2.31.0"], ["2.30.0"]), "urllib3": OLD_URLLIB3},
+    "3.8": {"requests": (["2.32.4"], ["2.32.3"]), "urllib3": URLLIB3},
+    "3.14": {"requests": (["2.32.4"], ["2.32.3"]), "urllib3": URLLIB3},
+}
+
+
+@pytest.mark.parametrize("python", sorted(FLOORS))
+def test_each_python_has_one_floor_of_each_requirement(python: str) -> None:
+    specifiers = {}
+    for requirement in requirements():
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"python_version": python}):
+            assert requirement.name not in specifiers
+            specifiers[requirement.name] = requirement.specifier
+    assert set(specifiers) == {"deprecation", "requests", "urllib3"}
+    for name, (admitted, refused) in FLOORS[python].items():
+        assert ">=" + admitted[0] in str(specifiers[name])
+        assert list(specifiers[name].filter(admitted + refused)) == admitted
 
 
 def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
@@ -286,21 +343,25 @@ def relative_files(top: str) -> Set[str]:
     }
 
 
-@pytest.fixture(scope="module")
-def unpacked(tree: str, work: str) -> str:
-    """The directory of the unpacked sdist."""
+def unpacked_sdist(source: str, target: str) -> str:
+    """The directory in ``target`` into which the sdist was unpacked."""
     build = (
         "import sys, setuptools.build_meta as b; b.build_sdist(sys.argv[1])"
     )
-    target = os.path.join(work, "sdist")
     os.mkdir(target)
-    # From a copy: building adds files that no clone has.
-    source = os.path.join(work, "source")
-    shutil.copytree(tree, source, ignore=NOT_COPIED)
     run(sys.executable, "-c", build, target, cwd=source)
     (name,) = os.listdir(target)
     run(sys.executable, "-m", "tarfile", "-e", name, ".", cwd=target)
     return os.path.join(target, name[: -len(".tar.gz")])
+
+
+@pytest.fixture(scope="module")
+def unpacked(tree: str, work: str) -> str:
+    """The directory of the unpacked sdist."""
+    # From a copy: building adds files that no clone has.
+    source = os.path.join(work, "source")
+    shutil.copytree(tree, source, ignore=NOT_COPIED)
+    return unpacked_sdist(source, os.path.join(work, "sdist"))
 
 
 def test_the_sdist_holds_the_whole_project(tree: str, unpacked: str) -> None:
