@@ -2,10 +2,12 @@
 
 import os
 import re
-from typing import Dict, List
+import subprocess
+from typing import Dict, List, Set
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = ["pdpyras", "pdpyras_sandbox"]
@@ -70,6 +72,44 @@ class BuildWithStubs(build_py):
         }
 
 
+class TrackedSources(sdist):
+    """Leaves out of the sdist what git does not track.
+
+    MANIFEST.in selects whole directories, in which a secret may lie about.
+    Where there is no checkout, as in an unpacked sdist, what it selects is
+    taken as it is.
+    """
+
+    def make_distribution(self) -> None:
+        """Drop the strays, from the list of sources too, and build."""
+        if os.path.exists(".git"):
+            generated = self.get_finalized_command("egg_info").egg_info
+            tracked = tracked_files()
+            self.filelist.files = [
+                path
+                for path in self.filelist.files
+                if path in tracked or os.path.dirname(path) == generated
+            ]
+            listed = os.path.join(generated, "SOURCES.txt")
+            with open(listed, "w", encoding="utf-8") as file:
+                file.write("\n".join(self.filelist.files))
+        super().make_distribution()
+
+
+def tracked_files() -> Set[str]:
+    """The files of this checkout that git tracks; it must be able to tell."""
+    command = ["git", "ls-files", "-z"]
+    try:
+        listed = subprocess.check_output(command)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(
+            "An sdist of a checkout holds what git tracks, but git does not "
+            f"tell: {error}"
+        ) from error
+    paths = os.fsdecode(listed).split("\0")
+    return {os.path.normpath(path) for path in paths if path}
+
+
 setup(
     name="pdpyras",
     version=version(),
@@ -84,7 +124,7 @@ setup(
     package_data={"api_toolkit": ["py.typed"]},
     python_requires=">=3.6",
     install_requires=requirements(),
-    cmdclass={"build_py": BuildWithStubs},
+    cmdclass={"build_py": BuildWithStubs, "sdist": TrackedSources},
     zip_safe=False,
     classifiers=[
         "Development Status :: 5 - Production/Stable",

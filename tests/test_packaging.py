@@ -378,6 +378,91 @@ def test_the_sdist_holds_the_whole_project(tree: str, unpacked: str) -> None:
     assert extra <= generated
 
 
+@pytest.fixture
+def copy_of_unpacked(unpacked: str, tmp_path: Any) -> str:
+    """The unpacked sdist, to build in: building adds files."""
+    return str(shutil.copytree(unpacked, str(tmp_path / "copy")))
+
+
+def test_an_sdist_of_the_sdist_is_the_same(
+    unpacked: str, copy_of_unpacked: str, tmp_path: Any
+) -> None:
+    again = unpacked_sdist(copy_of_unpacked, str(tmp_path / "again"))
+    assert relative_files(again) == relative_files(unpacked)
+
+
+def test_the_wheel_of_the_sdist_is_the_same(
+    copy_of_unpacked: str, wheel: str, tmp_path: Any
+) -> None:
+    dist = str(tmp_path / "dist")
+    again = build_wheel(copy_of_unpacked, dist)
+    with zipfile.ZipFile(again) as ours, zipfile.ZipFile(wheel) as theirs:
+        assert sorted(ours.namelist()) == sorted(theirs.namelist())
+    assert metadata(again) == metadata(wheel)
+
+
+@pytest.fixture
+def checkout(tree: str, tmp_path: Any) -> str:
+    """A git checkout of the project, in which all is committed."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed here")
+    target = str(tmp_path / "checkout")
+    shutil.copytree(tree, target, ignore=NOT_COPIED)
+    run("git", "init", "--quiet", cwd=target)
+    run("git", "add", "--all", cwd=target)
+    run(
+        "git", "-c", "user.name=Jane", "-c", "user.email=jane@example.com",
+        "commit", "--quiet", "--message", "Begin", cwd=target,
+    )  # fmt: skip
+    return target
+
+
+def write(text: str, *names: str) -> None:
+    with open(os.path.join(*names), "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+STRAYS = (
+    (".env",),
+    ("secret.txt",),
+    ("key.py",),
+    ("examples", ".env"),
+    ("tests", "x.py"),
+    ("tools", "bench", "key.json"),
+    ("api_toolkit", "x.py"),
+    ("requirements", "secret.txt"),
+)
+
+
+def test_the_sdist_of_a_checkout_holds_what_git_tracks_and_no_strays(
+    checkout: str, unpacked: str, tmp_path: Any
+) -> None:
+    for names in STRAYS:
+        write("not-a-real-key", checkout, *names)
+    # A file that git tracks, whether or not it is committed.
+    write("", checkout, "tests", "new.py")
+    run("git", "add", os.path.join("tests", "new.py"), cwd=checkout)
+    there = unpacked_sdist(checkout, str(tmp_path / "sdist"))
+    new = os.path.join("tests", "new.py")
+    assert relative_files(there) == relative_files(unpacked) | {new}
+    (info,) = [name for name in os.listdir(there) if "egg-info" in name]
+    with open(os.path.join(there, info, "SOURCES.txt")) as file:
+        sources = {os.path.normpath(line) for line in file.read().split("\n")}
+    assert new in sources
+    assert not sources & {os.path.join(*names) for names in STRAYS}
+    again = unpacked_sdist(there, str(tmp_path / "again"))
+    assert relative_files(again) == relative_files(there)
+
+
+def test_no_sdist_is_built_of_a_checkout_that_git_cannot_read(
+    checkout: str, tmp_path: Any
+) -> None:
+    os.remove(os.path.join(checkout, ".git", "HEAD"))
+    with pytest.raises(AssertionError, match="git does not tell"):
+        unpacked_sdist(checkout, str(tmp_path / "sdist"))
+    assert os.listdir(str(tmp_path / "sdist")) == []
+
+
 @pytest.mark.once
 def test_the_suite_can_be_collected_from_the_sdist(unpacked: str) -> None:
     run(sys.executable, "-m", "pytest", "--collect-only", "-q", cwd=unpacked)
