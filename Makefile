@@ -4,8 +4,11 @@
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check -qq
-TYPED = pdpyras.py pdpyras_sandbox.py api_toolkit $(wildcard tools/*.py examples)
+PIP = -m pip --disable-pip-version-check -qq
+RELEASE_VENV = .venv-publish
+RELEASE = $(RELEASE_VENV)/bin
+TYPED = pdpyras.py pdpyras_sandbox.py api_toolkit \
+	$(wildcard tools/*.py tools/bench/*.py examples)
 
 # Run a tool, or say that this Python is too old to have it.
 with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
@@ -14,7 +17,7 @@ with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help demo test lint typecheck docs dist faults fuzz soak \
-	bench differential testpublish publish clean
+	bench differential committed testpublish publish clean
 
 help:
 	@echo 'make demo         a day of work against the sandbox'
@@ -67,32 +70,49 @@ docs: $(VENV)/tools
 	$(BIN)/sphinx-build -n -W -E -q -d $(VENV)/doctrees -b html \
 	  sphinx/source docs
 
-dist: $(VENV)/tools
+# What is published is what was committed, and so what was tested.
+committed:
+	@if ! [ -e .git ] || ! changes=$$(git status --porcelain -unormal); then \
+	  echo 'A release is made from a git checkout, which this is not.' >&2; \
+	  exit 1; \
+	elif [ -n "$$changes" ]; then \
+	  echo 'A release is made from what is committed. This is not:' >&2; \
+	  echo "$$changes" >&2; \
+	  exit 1; \
+	fi
+
+# The wheel is built from the sdist, and so from what git tracks.
+dist: committed $(RELEASE_VENV)/installed
 	rm -rf build dist
-	$(BIN)/python -m build
-	$(BIN)/twine check --strict dist/*
+	$(RELEASE)/python -m build --no-isolation
+	$(RELEASE)/python -m twine check --strict dist/*
 
 testpublish: dist
-	$(BIN)/twine upload --repository testpypi dist/*
+	$(RELEASE)/python -m twine upload --repository testpypi dist/*
 
 publish: dist
-	$(BIN)/twine upload --repository pypi dist/*
+	$(RELEASE)/python -m twine upload --repository pypi dist/*
 
 clean:
-	rm -rf $(VENV) build dist pdpyras.egg-info .coverage .coverage.* \
-	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RELEASE_VENV) build dist pdpyras.egg-info \
+	  .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew whenever what it was made from has changed.
 $(VENV)/installed: setup.py pyproject.toml requirements.txt
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install "pip==21.3.1; python_version < '3.7'"
-	$(PIP) install --editable .
+	$(BIN)/python $(PIP) install "pip==21.3.1; python_version < '3.7'"
+	$(BIN)/python $(PIP) install --editable .
 	@touch $@
 
 $(VENV)/tools: $(VENV)/installed requirements/test.txt \
 		requirements/lint.txt requirements/docs.txt \
-		requirements-publish.txt
-	$(PIP) install -r requirements/test.txt -r requirements/lint.txt \
-	  -r requirements-publish.txt
+		requirements-publish.txt requirements/publish.txt
+	$(BIN)/python $(PIP) install -r requirements/test.txt \
+	  -r requirements/lint.txt -r requirements-publish.txt
+	@touch $@
+
+$(RELEASE_VENV)/installed: requirements/publish.txt
+	$(PYTHON) -m venv --clear $(RELEASE_VENV)
+	$(RELEASE)/python $(PIP) install -r $<
 	@touch $@

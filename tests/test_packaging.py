@@ -19,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import pdpyras
+from tests import wire
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TYPED_CLIENT = """
@@ -461,6 +462,107 @@ def test_no_sdist_is_built_of_a_checkout_that_git_cannot_read(
     with pytest.raises(AssertionError, match="git does not tell"):
         unpacked_sdist(checkout, str(tmp_path / "sdist"))
     assert os.listdir(str(tmp_path / "sdist")) == []
+
+
+def change_a_file(checkout: str) -> str:
+    write("\n", checkout, "README.rst")
+    return "README.rst"
+
+
+def stage_a_file(checkout: str) -> str:
+    run("git", "add", change_a_file(checkout), cwd=checkout)
+    return "README.rst"
+
+
+def add_a_file(checkout: str) -> str:
+    # Not even where git was told not to look for strays.
+    run("git", "config", "status.showUntrackedFiles", "no", cwd=checkout)
+    write("not-a-real-key", checkout, ".env")
+    return ".env"
+
+
+def forget_git(checkout: str) -> str:
+    # It lies within another checkout, in which nothing is amiss.
+    shutil.rmtree(os.path.join(checkout, ".git"))
+    outer = os.path.dirname(checkout)
+    write("*\n", outer, ".gitignore")
+    run("git", "init", "--quiet", cwd=outer)
+    assert run("git", "status", "--porcelain", cwd=checkout) == ""
+    return "git checkout, which this is not"
+
+
+@pytest.fixture
+def makes_releases() -> None:
+    for name in ("git", "make"):
+        if shutil.which(name) is None:
+            pytest.skip(name + " is not installed here")
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("makes_releases")
+@pytest.mark.parametrize("target", ["dist", "testpublish", "publish"])
+@pytest.mark.parametrize(
+    "spoil", [change_a_file, stage_a_file, add_a_file, forget_git]
+)
+def test_a_release_refuses_what_is_not_committed(
+    checkout: str, target: str, spoil: Any
+) -> None:
+    named = spoil(checkout)
+    before = set(os.listdir(checkout))
+    said = run("make", target, cwd=checkout, status=2)
+    assert "A release is made from" in said and named in said
+    assert set(os.listdir(checkout)) == before
+
+
+@pytest.fixture
+def release_environment(checkout: str) -> None:
+    """What `make publish` installs for itself, borrowed from the tests."""
+    pytest.importorskip("build")
+    pytest.importorskip("twine")
+    Environment(checkout, ".venv-publish", with_pip=False)
+    write("", checkout, ".venv-publish", "installed")
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("makes_releases", "release_environment")
+@pytest.mark.parametrize(
+    ("target", "index"), [("publish", "pypi"), ("testpublish", "testpypi")]
+)
+def test_a_release_is_uploaded_as_it_was_built(
+    checkout: str, server: wire.Server, target: str, index: str
+) -> None:
+    write(
+        f"[distutils]\nindex-servers = {index}\n[{index}]\n"
+        f"repository = {server.url}/legacy/\n"
+        "username = jane\npassword = not-a-real-key\n",
+        os.environ["HOME"], ".pypirc",
+    )  # fmt: skip
+    server.handler = lambda request: wire.Answer(200)
+    run("make", target, cwd=checkout)
+    built = []
+    for name in os.listdir(os.path.join(checkout, "dist")):
+        with open(os.path.join(checkout, "dist", name), "rb") as file:
+            built.append((name, file.read()))
+    assert len(built) == len(server.requests) == 2
+    for name, content in built:
+        assert any(
+            name.encode() in request.body and content in request.body
+            for request in server.requests
+        )
+
+
+@pytest.mark.once
+def test_the_tools_of_a_release_are_pinned() -> None:
+    pinned = [
+        Requirement(line)
+        for line in lines(os.path.join("requirements", "publish.txt"))
+        if not line.startswith("#")
+    ]
+    assert {one.name for one in pinned} >= {"build", "twine"}
+    for one in pinned:
+        assert [part.operator for part in one.specifier] == ["=="]
+    # The documents tell maintainers to install this file.
+    assert "-r requirements/publish.txt" in lines("requirements-publish.txt")
 
 
 @pytest.mark.once
