@@ -31,7 +31,7 @@ help:
 	@echo 'make bench        speed against bare requests, and its targets'
 	@echo 'make differential reading ahead, on 2 000 random collections'
 	@echo 'make dist         build what is to be published, and check it'
-	@echo 'make testpublish  make dist, then upload it for a trial'
+	@echo 'make testpublish  make dist, upload it for a trial, and install that'
 	@echo 'make publish      make dist, then upload it'
 	@echo 'make clean        remove what the others made, docs/ aside'
 
@@ -89,6 +89,7 @@ dist: committed $(RELEASE_VENV)/installed
 
 testpublish: dist
 	$(RELEASE)/python -m twine upload --repository testpypi dist/*
+	$(RELEASE)/python tools/trial.py testpypi
 
 publish: dist
 	$(RELEASE)/python -m twine upload --repository pypi dist/*

@@ -5,6 +5,7 @@ own requirements are those of the tests, and an installed copy finds requests
 where the tests find it.
 """
 
+import io
 import os
 import re
 import shutil
@@ -87,14 +88,17 @@ OURS = {
 }
 
 
-def run(*command: str, cwd: str, status: int = 0) -> str:
-    """The output of a command, which must end with this status."""
+def run(*command: str, cwd: str, status: int = 0, **settings: str) -> str:
+    """The output of a command, which must end with this status.
+
+    Further arguments are added to its environment.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(FOREIGN)
     }
-    environment.update(OURS)
+    environment.update(OURS, **settings)
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -523,32 +527,137 @@ def release_environment(checkout: str) -> None:
     write("", checkout, ".venv-publish", "installed")
 
 
-@pytest.mark.once
-@pytest.mark.usefixtures("makes_releases", "release_environment")
-@pytest.mark.parametrize(
-    ("target", "index"), [("publish", "pypi"), ("testpublish", "testpypi")]
-)
-def test_a_release_is_uploaded_as_it_was_built(
-    checkout: str, server: wire.Server, target: str, index: str
-) -> None:
+class Index:
+    """What a package index answers: to uploads, and to pip.
+
+    The regular one offers an older release below ``/regular``; the trial
+    index, below ``/simple``, what was uploaded, or nothing.
+    """
+
+    def __init__(self, checkout: str, offers: bool) -> None:
+        self.dist = os.path.join(checkout, "dist")
+        self.old = io.BytesIO()
+        info = "pdpyras-5.0.0.dist-info/"
+        with zipfile.ZipFile(self.old, "w") as archive:
+            archive.writestr("pdpyras.py", "__version__ = '5.0.0'")
+            archive.writestr(
+                info + "METADATA",
+                "Metadata-Version: 2.1\nName: pdpyras\nVersion: 5.0.0\n",
+            )
+            archive.writestr(
+                info + "WHEEL",
+                "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+                "Tag: py3-none-any\n",
+            )
+            archive.writestr(info + "RECORD", "")
+        self.offers = offers
+
+    def __call__(self, request: wire.Request) -> wire.Answer:
+        names = {
+            "/regular/pdpyras/": ["pdpyras-5.0.0-py3-none-any.whl"],
+            "/simple/pdpyras/": os.listdir(self.dist) if self.offers else [],
+        }
+        if request.path in names:
+            page = "".join(
+                f'<a href="/files/{name}">{name}</a>'
+                for name in names[request.path]
+            )
+            html = {"Content-Type": "text/html"}
+            return wire.Answer(200, body=page.encode(), headers=html)
+        if not request.path.startswith("/files/"):
+            return wire.Answer(200)
+        name = request.path.split("/")[-1]
+        if "5.0.0" in name:
+            return wire.Answer(200, body=self.old.getvalue())
+        with open(os.path.join(self.dist, name), "rb") as file:
+            return wire.Answer(200, body=file.read())
+
+
+def borrowed_requirements(directory: str) -> str:
+    """A directory in which the tests' requests is installed, and no more."""
+    from importlib.metadata import distribution
+
+    os.mkdir(directory)
+    for name in (
+        "certifi", "charset_normalizer", "deprecation", "idna", "packaging",
+        "requests", "urllib3",
+    ):  # fmt: skip
+        files = distribution(name).files or []
+        for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+            os.symlink(
+                str(distribution(name).locate_file(top)),
+                os.path.join(directory, top),
+            )
+    return directory
+
+
+def release(
+    target: str, checkout: str, server: wire.Server, status: int = 0
+) -> Tuple[List[Tuple[str, bytes]], List[wire.Request], str]:
+    """Run this target: what was built, the uploads, and what was printed."""
+    index = {"publish": "pypi", "testpublish": "testpypi"}[target]
     write(
         f"[distutils]\nindex-servers = {index}\n[{index}]\n"
         f"repository = {server.url}/legacy/\n"
         "username = jane\npassword = not-a-real-key\n",
         os.environ["HOME"], ".pypirc",
     )  # fmt: skip
-    server.handler = lambda request: wire.Answer(200)
-    run("make", target, cwd=checkout)
+    said = run(
+        "make", target, cwd=checkout, status=status,
+        PIP_NO_INDEX="0", PIP_INDEX_URL=server.url + "/regular/",
+        PYTHONPATH=borrowed_requirements(checkout + "-borrowed"),
+    )  # fmt: skip
     built = []
     for name in os.listdir(os.path.join(checkout, "dist")):
         with open(os.path.join(checkout, "dist", name), "rb") as file:
             built.append((name, file.read()))
-    assert len(built) == len(server.requests) == 2
+    uploads = [r for r in server.requests if r.method == "POST"]
+    return built, uploads, said
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("makes_releases", "release_environment")
+@pytest.mark.parametrize("target", ["publish", "testpublish"])
+def test_a_release_is_uploaded_as_it_was_built(
+    checkout: str, server: wire.Server, target: str
+) -> None:
+    server.handler = Index(checkout, offers=True)
+    built, uploads, said = release(target, checkout, server)
+    assert len(built) == len(uploads) == 2
     for name, content in built:
         assert any(
-            name.encode() in request.body and content in request.body
-            for request in server.requests
+            name.encode() in upload.body and content in upload.body
+            for upload in uploads
         )
+    trial = [line for line in said.split("\n") if "installs and imp" in line]
+    assert [line.split()[0] for line in trial] == (
+        ["empty", "upgraded"] if target == "testpublish" else []
+    )
+    got = [r.path for r in server.requests if r.path.startswith("/files/")]
+    old, new = "/files/pdpyras-5.0.0", f"/files/pdpyras-{pdpyras.__version__}"
+    assert [path.split("-py3")[0] for path in got] == (
+        [new, old, new] if target == "testpublish" else []
+    )
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("makes_releases", "release_environment")
+def test_a_rehearsal_fails_if_the_release_cannot_be_installed(
+    checkout: str, server: wire.Server
+) -> None:
+    path = os.path.join(checkout, "tools", "trial.py")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace("ATTEMPTS = 6", "ATTEMPTS = 1"))
+    run(
+        "git", "-c", "user.name=Jane", "-c", "user.email=jane@example.com",
+        "commit", "--quiet", "--all", "--message", "Give up", cwd=checkout,
+    )  # fmt: skip
+    server.handler = Index(checkout, offers=False)
+    _, uploads, said = release("testpublish", checkout, server, status=2)
+    assert len(uploads) == 2
+    assert "The trial failed" in said
 
 
 @pytest.mark.once
