@@ -9,8 +9,8 @@ import requests
 
 import pdpyras
 from tests import wire
+from tests.support import KEY
 
-KEY = "not-a-real-key"
 SUMMARY, SOURCE = "Server is on fire", "dusty.old.server.net"
 LINKS = [{"href": "https://example.com/run", "text": "How to put it out"}]
 IMAGES = [{"src": "https://example.com/fire.png", "alt": "A fire"}]
@@ -128,10 +128,10 @@ def test_only_post_is_permitted(either, server):
         (504, [3, 6, 12, 24, 48, 96]),
     ],
 )
-def test_server_errors_are_retried(status, pauses, either, server, naps):
+def test_server_errors_are_retried(status, pauses, kind, either, server, naps):
     _, send = either
     server.reply(status, times=len(pauses))
-    send()
+    assert send() == ("made-by-api" if kind == "events" else None)
     assert naps == pauses
     bodies = [request.body for request in server.requests]
     assert bodies == bodies[:1] * (1 + len(pauses))
@@ -145,7 +145,7 @@ def test_server_errors_are_retried(status, pauses, either, server, naps):
 
 
 @BOTH
-def test_a_rate_limit_is_waited_out(either, server, naps):
+def test_a_rate_limit_of_events_is_waited_out(either, server, naps):
     _, send = either
     server.reply(429, times=12)
     send()
@@ -374,7 +374,7 @@ def test_an_answer_without_the_dedup_key(action, answer, events, server):
 # -- Changes ---------------------------------------------------------------
 
 
-def test_the_sample_of_the_guide(changes, server):
+def test_the_sample_of_the_guide_for_change_events(changes, server):
     changes.submit("new build finished at latest HEAD", source="automation")
     body = sent(server)
     timestamp = body["payload"].pop("timestamp")

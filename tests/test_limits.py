@@ -141,6 +141,7 @@ def test_no_method_is_lost_to_the_limit(method, session, server, naps):
     server.reply(429, json=LIMITED, headers=limits(960, 0, 7), times=3)
     assert getattr(session, method)("users").status_code == 200
     assert naps == [7, 7, 7]
+    assert [r.method for r in server.requests] == [method.upper()] * 4
 
 
 def test_a_longer_wait_than_allowed_is_an_error_at_once(session, server, naps):

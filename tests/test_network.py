@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import threading
 
 import pytest
@@ -87,7 +86,7 @@ def test_in_the_end_it_is_an_error(method, kind, stage, server, session, naps):
     assert len(naps) == 3
 
 
-def test_a_refused_connection(server, session, naps):
+def test_a_refused_connection_is_tried_again(server, session, naps):
     session.get("/users/P1")
     server.refuse()
     with pytest.raises(pdpyras.PDClientError) as caught:
@@ -219,13 +218,6 @@ def test_the_number_of_retries_is_a_setting(server, session, naps):
             session.get("/users/P1")
         assert len(server.requests) == 1 + limit
         assert naps == [3 * 2**n for n in range(limit)]
-
-
-def test_every_call_starts_afresh(server, session, naps):
-    for _ in range(3):
-        server.fault("close", "status", times=3)
-        assert session.rget("/users/P1") == USER
-    assert naps == [3, 6, 12] * 3
 
 
 def test_waits_grow_through_trouble_of_all_kinds(server, session, naps):
@@ -366,113 +358,6 @@ def test_a_redirect_loop(server, session, naps):
     error = hopeless(session, naps, "GET", "/users")
     assert isinstance(error.__cause__, requests.TooManyRedirects)
     assert len(server.requests) == 6
-
-
-# Bodies that cannot be copied
-
-CONTENT = bytes(range(256)) * 1000
-CURABLE = [("reset", "request"), ("close", "status"), ("truncate", "body")]
-
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "body"
-    path.write_bytes(CONTENT)
-    with path.open("rb") as stream:
-        yield stream
-
-
-@pytest.mark.parametrize("kind, stage", CURABLE)
-def test_an_open_file_is_sent_whole_again(
-    kind, stage, server, session, naps, file
-):
-    server.fault(kind, stage, times=2)
-    assert session.post("/users", data=file).ok
-    assert len(naps) == 2
-    assert server.requests[-1].body == CONTENT
-    assert not file.closed
-
-
-def test_an_open_file_is_sent_whole_after_a_429(server, session, naps, file):
-    server.reply(429, times=2)
-    assert session.post("/users", data=file).ok
-    assert [r.body == CONTENT for r in server.requests] == [True] * 3
-
-
-def test_a_file_is_sent_from_where_it_stood(server, session, naps, file):
-    file.seek(1000)
-    server.reply(429)
-    server.fault("close", "status")
-    assert session.post("/users", data=file).ok
-    assert [r.body == CONTENT[1000:] for r in server.requests] == [True] * 3
-
-
-def test_an_upload_is_sent_whole_again(server, session, naps, file):
-    server.reply(429)
-    assert session.post("/users", files={"one": file}).ok
-    assert [CONTENT in r.body for r in server.requests] == [True] * 2
-    for request in server.requests:
-        kind, _, boundary = request.headers["Content-Type"].partition("=")
-        assert kind == "multipart/form-data; boundary"
-        assert boundary.encode() in request.body
-
-
-def test_a_pipe_is_not_sent_twice(server, session, naps):
-    reading, writing = os.pipe()
-    with open(reading, "rb") as pipe:
-        with open(writing, "wb") as stream:
-            stream.write(b"once")
-        server.fault("close", "status")
-        with pytest.raises(pdpyras.PDClientError):
-            session.post("/users", data=pipe)
-    assert [r.body for r in server.requests] == [b"once"]
-    assert naps == []
-
-
-@pytest.mark.parametrize("kind, stage", CURABLE)
-def test_a_generator_is_not_sent_twice(kind, stage, server, session, naps):
-    pieces = (b"%d" % n for n in range(10))
-    server.fault(kind, stage)
-    with pytest.raises(pdpyras.PDClientError):
-        session.post("/users", data=pieces)
-    assert naps == []
-    assert server.connections == 1
-
-
-def test_a_generator_is_sent_once_where_a_status_asks_for_a_retry(
-    server, session, naps
-):
-    server.reply(429)
-    try:
-        response = session.post("/users", data=iter([b"one", b"two"]))
-        assert response.status_code == 429
-    except pdpyras.PDClientError:
-        pass
-    assert [r.body for r in server.requests] == [b"onetwo"]
-
-
-def test_a_generator_arrives_whole(server, session):
-    assert session.post("/users", data=iter([b"one", b"two"])).ok
-    assert [r.body for r in server.requests] == [b"onetwo"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"json": {"k": ["v"]}},
-        {"data": b"bytes"},
-        {"data": "text"},
-        {"data": {"form": "field"}},
-    ],
-)
-def test_plain_bodies_are_sent_again_as_they_were(
-    options, server, session, naps
-):
-    server.reply(429)
-    server.fault("reset", "status")
-    assert session.post("/users", **options).ok
-    first, second, third = [r.body for r in server.requests]
-    assert first and first == second == third
 
 
 # Connections

@@ -1036,6 +1036,22 @@ def test_an_unencrypted_base_warns_once(internet, server, monkeypatch):
     assert len(server.requests) == 3
 
 
+def test_each_unencrypted_base_warns(internet, session, server):
+    loopback = server.url
+    session.url = "http://api.invalid"
+    with pytest.warns(UserWarning, match="not encrypted") as caught:
+        session.get("users")
+        session.get("users")
+    assert len(caught) == 1
+    session.url = loopback
+    session.get("users")
+    session.url = loopback.replace("127.0.0.1", "localhost")
+    session.get("users")
+    session.url = "http://evil.invalid"
+    with pytest.warns(UserWarning, match="not encrypted"):
+        session.get("users")
+
+
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.8.9.1", "[::1]", "LOCALHOST"]
 )

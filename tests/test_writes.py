@@ -164,7 +164,9 @@ def test_it_is_a_setting_of_each_session_and_may_be_of_a_class():
 
 
 @pytest.mark.parametrize("path", ["users", "users?a=b", "users/P1"])
-def test_a_refused_connection(path, careful, server, naps):
+def test_a_write_to_a_refused_connection_is_sent_again(
+    path, careful, server, naps
+):
     server.refuse()
     naps.during = lambda: len(naps) == 2 and server.listen()
     assert careful.rpost(path, json={"name": "J"}) == {"id": "P1"}

@@ -1,0 +1,198 @@
+"""What is sent again: the same request, or none.
+
+A body that can be read again is sent again from where it was; one that can
+be read only once is sent once. How often, and after which pause, is in
+``test_retry.py``.
+"""
+
+import io
+import os
+
+import pytest
+
+import pdpyras
+
+CONTENT = bytes(range(256)) * 1000
+CURABLE = [("reset", "request"), ("close", "status"), ("truncate", "body")]
+
+
+def trouble(server, *kinds):
+    """The server's next answers: a status each, or a fault at a stage."""
+    for kind in kinds:
+        if isinstance(kind, int):
+            server.reply(kind)
+        else:
+            server.fault(*kind)
+
+
+@pytest.fixture(autouse=True)
+def retries(session):
+    """A status that is tried again, besides 429."""
+    session.retry[500] = 5
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file that is open."""
+    path = tmp_path / "body"
+    path.write_bytes(CONTENT)
+    with path.open("rb") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize(
+    "options, body",
+    [
+        ({"json": {"k": ["v"]}}, b'{"k": ["v"]}'),
+        ({"data": b"bytes"}, b"bytes"),
+        ({"data": "text"}, b"text"),
+        ({"data": {"form": "field"}}, b"form=field"),
+    ],
+)
+def test_the_same_is_sent_again(options, body, server, session, naps):
+    trouble(server, 429, ("reset", "status"))
+    assert session.post(
+        "users", params={"ids": ["a", "b"]}, headers={"X-Mine": "1"}, **options
+    ).ok
+    first, *others = server.requests
+    assert len(others) == 2
+    assert first.body == body and first.headers["X-Mine"] == "1"
+    for other in others:
+        assert other.target == first.target
+        assert other.body == first.body
+        assert other.headers.items() == first.headers.items()
+
+
+# -- Files -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [0, 1000])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (429, 429),
+        (500, 500),
+        (429, ("close", "status")),
+        *((kind, kind) for kind in CURABLE),
+    ],
+    ids=repr,
+)
+def test_a_file_is_sent_again_from_where_it_was(
+    kinds, start, server, session, naps, file
+):
+    trouble(server, *kinds)
+    file.seek(start)
+    assert session.post("users", data=file).ok
+    assert len(naps) == 2
+    whole = CONTENT[start:]
+    # Of a request that is cut off, the server has nothing but the head.
+    before = b"" if kinds[0] == ("reset", "request") else whole
+    assert [r.body for r in server.requests] == [before, before, whole]
+    assert not file.closed
+
+
+def as_list(file):
+    return [("upload", file)]
+
+
+def as_dict(file):
+    return {"upload": file}
+
+
+def with_a_name(file):
+    return {"upload": ("a.txt", file, "text/plain")}
+
+
+@pytest.mark.parametrize("files", [as_list, as_dict, with_a_name])
+@pytest.mark.parametrize("start", [0, 1000])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_an_upload_is_sent_again(
+    in_memory, start, files, server, session, naps, file
+):
+    body = io.BytesIO(CONTENT) if in_memory else file
+    body.seek(start)
+    server.reply(429)
+    assert session.post("users", files=files(body)).ok
+    assert len(server.requests) == 2
+    for request in server.requests:
+        assert CONTENT[start:] in request.body
+        assert (CONTENT in request.body) is (start == 0)
+        kind, _, boundary = request.headers["Content-Type"].partition("=")
+        assert kind == "multipart/form-data; boundary"
+        assert boundary.encode() in request.body
+
+
+def test_what_can_be_iterated_again_is_sent_again(server, session, naps):
+    class Parts:
+        def __iter__(self):
+            return iter([b"a", b"b"])
+
+    server.reply(429)
+    assert session.post("users", data=Parts()).status_code == 200
+    assert [r.body for r in server.requests] == [b"ab", b"ab"]
+
+
+# -- What can be read only once ----------------------------------------------
+
+
+def generator():
+    return (part for part in [b"one", b"two"])
+
+
+def iterator():
+    return iter([b"one", b"two"])
+
+
+@pytest.fixture
+def pipe():
+    """The end of a pipe from which ``once`` can be read, once."""
+    reading, writing = os.pipe()
+    with open(writing, "wb") as stream:
+        stream.write(b"once")
+    with open(reading, "rb") as stream:
+        yield stream
+
+
+def test_a_generator_arrives_whole(server, session):
+    assert session.post("users", data=iterator()).ok
+    assert [r.body for r in server.requests] == [b"onetwo"]
+
+
+@pytest.mark.parametrize("body", [generator, iterator])
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_generator_is_not_sent_again_after_an_answer(
+    status, body, server, session, naps, caplog
+):
+    server.reply(status)
+    assert session.post("users", data=body()).status_code == status
+    assert [r.body for r in server.requests] == [b"onetwo"]
+    assert naps == []
+    assert "cannot be sent again" in caplog.text
+
+
+@pytest.mark.parametrize("body", [generator, iterator])
+@pytest.mark.parametrize("kind", [*CURABLE, ("reset", "status")])
+def test_a_generator_is_not_sent_again_after_trouble(
+    kind, body, server, session, naps
+):
+    server.fault(*kind)
+    with pytest.raises(pdpyras.PDClientError, match="iterator"):
+        session.post("users", data=body())
+    assert server.connections == 1
+    assert len(server.requests) == 1
+    assert naps == []
+
+
+def test_a_pipe_is_not_sent_again_after_an_answer(server, session, naps, pipe):
+    server.reply(429)
+    assert session.post("users", data=pipe).status_code == 429
+    assert [r.body for r in server.requests] == [b"once"]
+    assert naps == []
+
+
+def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):
+    server.fault("close", "status")
+    with pytest.raises(pdpyras.PDClientError):
+        session.post("users", data=pipe)
+    assert [r.body for r in server.requests] == [b"once"]
+    assert naps == []
