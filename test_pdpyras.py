@@ -672,7 +672,7 @@ def test_the_convention(method, path, expected):
         ("oncalls", "oncall"),
     ],
 )
-def test_plural_and_singular(plural, singular):
+def test_singular_name_and_plural_name(plural, singular):
     assert pdpyras.singular_name(plural) == singular
     assert pdpyras.plural_name(singular) == plural
     assert pdpyras.plural_name(singular + "_reference") == plural
@@ -885,6 +885,14 @@ def test_decorators_keep_name_docstring_and_signature(decorator):
     signature = inspect.signature(method)
     assert list(signature.parameters) == ["self", "url", "kwargs"]
     assert signature == inspect.signature(method.__wrapped__)
+
+    def rget(self, url: str, *, page: int = 1, **kwargs: int) -> int:
+        """Get it."""
+
+    again = decorator(rget)
+    assert again is not rget
+    assert again.__name__ == "rget" and again.__doc__ == "Get it."
+    assert inspect.signature(again) == inspect.signature(rget)
 
 
 def test_resource_url_takes_a_resource(server):

@@ -65,7 +65,7 @@ def targets(server):
 # -- The query -------------------------------------------------------------
 
 
-def test_the_sample_of_the_guide(server, session):
+def test_the_sample_of_the_guide_for_list_all(server, session):
     server.handler = Collection(82, "services")
     found = session.list_all(
         "services",
@@ -871,7 +871,7 @@ def test_dict_all(server, session):
     by_email = session.dict_all(
         "users", by="email", params={"query": "x"}, page_size=5
     )
-    assert by_email["b@example.com"] == users[1]
+    assert by_email == {"a@example.com": users[0], "b@example.com": users[1]}
     assert targets(server)[1] == "/users?query=x&limit=5&offset=0"
     with pytest.raises(KeyError):
         session.dict_all("users", by="name")
@@ -896,38 +896,48 @@ PEOPLE = [
     {"id": "P2"},
     {"id": "P3", "name": "jane doe", "number": 42, "note": "None"},
     {"id": "P4", "name": "Jane Doe", "number": 42},
+    {"id": "P5", "name": None},
 ]
 
 
 def people(request):
-    """Answer with one of the people a page."""
-    offset = int(dict(request.query)["offset"])
-    return wire.Answer(
-        json={"users": PEOPLE[offset : offset + 1], "more": offset < 3}
-    )
+    """Answer with a page of the people."""
+    query = dict(request.query)
+    offset, limit = int(query["offset"]), int(query["limit"])
+    more = offset + limit < len(PEOPLE)
+    page = PEOPLE[offset : offset + limit]
+    return wire.Answer(json={"users": page, "more": more})
 
 
+@pytest.mark.parametrize("page_size", [1, 2, 5])
 @pytest.mark.parametrize(
     "query, attribute, found",
     [
+        ("jane doe", "name", "P3"),
         ("Jane Doe", "name", "P3"),
         ("JANE DOE", "name", "P3"),
         ("Jane", "name", None),
+        ("Jane Doe the", "name", None),
+        ("Jane Doe the Younger and more", "name", None),
         ("P4", "id", "P4"),
         (42, "number", "P3"),
         ("42", "number", "P3"),
         (4, "number", None),
         ("none", "note", "P3"),
+        ("none", "name", None),
         ("Jane Doe", "no_such_attribute", None),
     ],
 )
-def test_find(query, attribute, found, server, session):
+def test_find(query, attribute, found, page_size, server, session):
     server.handler = people
+    session.default_page_size = page_size
     record = session.find("users", query, attribute=attribute)
     assert record == next((p for p in PEOPLE if p["id"] == found), None)
     # It stops at the match.
-    assert len(server.requests) == (int(found[1]) if found else 4)
-    assert dict(server.requests[0].query)["query"] == str(query)
+    last = int(found[1]) if found else len(PEOPLE)
+    assert len(server.requests) == -(-last // page_size)
+    for request in server.requests:
+        assert dict(request.query)["query"] == str(query)
 
 
 def test_find_looks_at_names_and_narrows_down(server, session):

@@ -885,7 +885,7 @@ def test_a_cursor_may_be_read_ahead_too(server, session, threads):
     assert ids(found) == expected
 
 
-def test_find_stops_at_the_match(server, session, threads):
+def test_find_with_prefetch_stops_at_the_match(server, session, threads):
     server.handler = Pages(1000)
     found = session.find("users", 15, attribute="id", prefetch=4)
     assert found == {"id": 15}

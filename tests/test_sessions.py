@@ -1157,7 +1157,7 @@ def test_a_file_as_body(server, session):
 
 
 # ---------------------------------------------------------------------------
-# Collections: find, persist, dict_all (pages are in test_pagination.py)
+# persist (find, dict_all and pages are in test_pagination.py)
 # ---------------------------------------------------------------------------
 
 
@@ -1170,71 +1170,6 @@ def collection(*records):
         return wire.Answer(json={"users": list(records), "more": False})
 
     return answer
-
-
-def test_dict_all(server, session):
-    users = [{"id": "P1", "email": "a"}, {"id": "P2", "email": "b"}]
-    server.handler = collection(*users)
-    assert session.dict_all("users") == {"P1": users[0], "P2": users[1]}
-    by_email = session.dict_all("users", by="email", params={"query": "x"})
-    assert by_email == {"a": users[0], "b": users[1]}
-    assert ("query", "x") in server.requests[1].query
-    with pytest.raises(KeyError):
-        session.dict_all("users", by="name")
-
-
-@pytest.mark.parametrize(
-    "query, attribute, found",
-    [
-        ("jane", "name", "P3"),
-        ("JANE", "name", "P3"),
-        ("Jan", "name", None),
-        ("jane doe", "name", None),
-        (7, "number", "P4"),
-        ("7", "number", "P4"),
-        ("none", "name", None),
-        ("x", "nowhere", None),
-    ],
-)
-def test_find(query, attribute, found, server, session):
-    server.handler = collection(
-        {"id": "P1", "name": None},
-        {"id": "P2", "name": "Janet"},
-        {"id": "P3", "name": "Jane"},
-        {"id": "P4", "number": 7},
-        {"id": "P5", "name": "JANE"},
-    )
-    result = session.find("users", query, attribute=attribute)
-    assert (result or {}).get("id") == found
-    assert ("query", str(query)) in server.requests[0].query
-
-
-def test_find_looks_at_the_name_by_default(server, session):
-    server.handler = collection({"name": "J", "id": "P1"})
-    assert session.find("users", "j") == {"name": "J", "id": "P1"}
-
-
-def test_find_stops_at_the_match(server, session):
-    server.reply(json={"users": [{"name": "J"}, {"name": "K"}], "more": True})
-    assert session.find("users", "j") == {"name": "J"}
-    assert len(server.requests) == 1
-
-
-def test_find_reads_on_where_it_must(server, session):
-    server.reply(json={"users": [{"name": "K"}], "more": True})
-    server.reply(json={"users": [{"name": "J"}], "more": True})
-    assert session.find("users", "j") == {"name": "J"}
-    assert len(server.requests) == 2
-
-
-def test_find_with_more_parameters(server, session):
-    server.handler = collection()
-    params = {"team_ids": ["PT"], "query": "other"}
-    assert session.find("users", "j", params=params) is None
-    query = server.requests[0].query
-    assert ("team_ids[]", "PT") in query
-    assert [v for k, v in query if k == "query"] == ["j"]
-    assert params == {"team_ids": ["PT"], "query": "other"}
 
 
 JANE = {
@@ -1427,21 +1362,6 @@ def test_methods_about_urls(session):
     assert session.canonical_path("users/P1") == "/users/{id}"
     with pytest.raises(pdpyras.URLError):
         session.normalize_url("https://evil.example/users")
-
-
-def test_an_unencrypted_base_warns_once(session, parent):
-    session.url = "http://gateway.example"
-    with pytest.warns(UserWarning, match="not encrypted") as caught:
-        session.get("users")
-        session.get("users")
-    assert len(caught) == 1
-    session.url = "http://127.0.0.1:9"
-    session.get("users")
-    session.url = "http://localhost:9"
-    session.get("users")
-    session.url = "http://127.0.0.1.example"
-    with pytest.warns(UserWarning, match="not encrypted"):
-        session.get("users")
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

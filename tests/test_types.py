@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 import venv
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -417,29 +417,6 @@ def test_help_shows_signature_and_purpose(name: str) -> None:
         rf"^{name}\(self, url: ?\S.*, \*\*kwargs: ?\S*Any\)", shown, re.M
     )
     assert method.__doc__ and method.__doc__.splitlines()[0] in shown
-
-
-@pytest.mark.parametrize(
-    "decorator",
-    [
-        pdpyras.auto_json,
-        pdpyras.requires_success,
-        pdpyras.resource_url,
-        pdpyras.wrapped_entities,
-    ],
-    ids=lambda decorator: decorator.__name__,
-)
-def test_decorators_keep_name_docstring_and_signature(
-    decorator: Callable[[Any], Any],
-) -> None:
-    def rget(self: Any, url: str, *, page: int = 1, **kwargs: Any) -> int:
-        """Get it."""
-        return 0
-
-    decorated = decorator(rget)
-    assert decorated is not rget
-    assert decorated.__name__ == "rget" and decorated.__doc__ == "Get it."
-    assert inspect.signature(decorated) == inspect.signature(rget)
 
 
 def test_help_on_the_whole_module() -> None:
