@@ -1,20 +1,19 @@
-"""The fast path of a session: whoever looks on sees a requests.Session.
+"""A session is a requests.Session, though it prepares and sends faster.
 
-A plain request is prepared and sent in ways of our own, because requests'
-take twice as long. Whatever makes a request less plain than that must still
-count, from the very next request on. So each test makes a plain request
-first, then sets something, looks at what a real server received, and takes
-the setting back.
+A plain request is prepared and sent in ways of our own, because those of
+requests take twice as long. Everything that requests lets its users set,
+mount, hook in or patch must count all the same, from the very next request
+on. So each test makes a plain request first, then sets something, looks at
+what a real server received, and takes the setting back.
+
+No test here measures speed: that is for the benchmark (``test_bench.py``).
 """
 
 import copy
 import gc
-import importlib
 import json
-import os
 import pickle
 import ssl
-import subprocess
 import sys
 import threading
 import warnings
@@ -127,7 +126,9 @@ def test_the_first_request_is_like_the_others(server):
         assert answer.request.headers["Authorization"].endswith(KEY)
 
 
-def test_the_first_request_of_a_pickled_session(plain, server):
+def test_the_first_request_of_a_pickled_session_is_like_the_others(
+    plain, server
+):
     with pickle.loads(pickle.dumps(plain)) as other:
         assert other.rget("/users/P1") == {"id": "P1"}
     assert server.requests[-1].headers.items() == (
@@ -192,7 +193,7 @@ def test_a_redirect_is_followed(plain, server):
     assert plain.get("/users/P1", allow_redirects=False).status_code == 302
 
 
-def test_a_stream(plain, server):
+def test_stream_leaves_the_body_to_the_caller(plain, server):
     response = plain.get("/users/P1", stream=True)
     assert not response._content_consumed
     assert b"".join(response.iter_content(3)) == b'{"user": {"id": "P1"}}'
@@ -203,7 +204,7 @@ def test_a_stream(plain, server):
 # -- Test doubles ------------------------------------------------------------
 
 
-def test_responses(plain, server):
+def test_responses_answers_after_a_real_request(plain, server):
     responses = pytest.importorskip("responses")
     url = f"{server.url}/users"
     page = {"users": [{"id": "P1"}], "more": False}
@@ -223,7 +224,7 @@ def test_responses(plain, server):
     assert plain.rget("/users/P1") == {"id": "P1"}
 
 
-def test_responses_from_the_first_request_on(server, session):
+def test_responses_answers_the_first_request(server, session):
     responses = pytest.importorskip("responses")
     with responses.RequestsMock() as double:
         double.add(responses.GET, f"{server.url}/users/P1", json=USER)
@@ -232,7 +233,7 @@ def test_responses_from_the_first_request_on(server, session):
 
 
 @pytest.mark.parametrize("is_global", [False, True])
-def test_requests_mock(is_global, plain, server):
+def test_requests_mock_answers_every_request(is_global, plain, server):
     requests_mock = pytest.importorskip("requests_mock")
     options = {} if is_global else {"session": plain}
     url = f"{server.url}/users"
@@ -252,7 +253,7 @@ def test_requests_mock(is_global, plain, server):
     assert plain.rget("/users/P2") == {"id": "P2"}
 
 
-def test_an_adapter_of_requests_mock(plain, server):
+def test_an_adapter_of_requests_mock_can_be_mounted(plain, server):
     requests_mock = pytest.importorskip("requests_mock")
     adapter = requests_mock.Adapter()
     adapter.register_uri("GET", f"{server.url}/users/P1", json=USER)
@@ -265,7 +266,7 @@ def test_an_adapter_of_requests_mock(plain, server):
 # Its sockets are left to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_vcrpy(plain, server, tmp_path):
+def test_vcrpy_records_and_plays(plain, server, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vcr = pytest.importorskip("vcr")
@@ -313,7 +314,7 @@ class CannedAdapter(requests.adapters.BaseAdapter):
         pass
 
 
-def test_a_mounted_adapter(plain, server):
+def test_a_mounted_adapter_gets_the_requests_of_its_prefix(plain, server):
     adapter = CannedAdapter()
     plain.mount(f"{server.url}/users/", adapter)
     plain.verify = "some.pem"
@@ -330,7 +331,7 @@ def test_a_mounted_adapter(plain, server):
     assert plain.rget("/users/P2") == {"id": "P2"}
 
 
-def test_adapters_of_requests_itself(plain, server):
+def test_an_adapter_of_requests_itself_can_be_mounted(plain, server):
     before = plain.get_adapter(server.url)
     for _ in range(2):
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=1)
@@ -342,7 +343,7 @@ def test_adapters_of_requests_itself(plain, server):
     assert plain.get("/users/P1").connection is before
 
 
-def test_an_adapter_derived_from_requests(plain, server):
+def test_the_methods_of_a_derived_adapter_are_called(plain, server):
     class Adapter(requests.adapters.HTTPAdapter):
         def add_headers(self, request, **kwargs):
             request.headers["X-Adapter"] = "1"
@@ -359,7 +360,7 @@ def test_an_adapter_derived_from_requests(plain, server):
     assert last(server)["X-Adapter"] == "1"
 
 
-def test_a_pool_made_anew(plain, server):
+def test_a_pool_manager_made_anew_is_used(plain, server):
     adapter = plain.get_adapter(server.url)
     adapter.init_poolmanager(2, 2, block=True)
     assert plain.rget("/users/P1") == {"id": "P1"}
@@ -369,7 +370,7 @@ def test_a_pool_made_anew(plain, server):
     assert [request.connection for request in server.requests] == [1, 2, 3]
 
 
-def test_two_hosts_by_turns(plain, server):
+def test_hosts_by_turns_get_their_own_requests(plain, server):
     with wire.Server() as other:
         other.handler = lambda request: wire.Answer(json=USER)
         urls = (server.url, other.url, f"http://localhost:{server.port}")
@@ -385,7 +386,7 @@ def test_two_hosts_by_turns(plain, server):
         assert hosts[-2] == f"127.0.0.1:{server.port}"
 
 
-def test_methods_of_requests_may_be_overridden(server):
+def test_overridden_methods_of_requests_are_called(server):
     seen = []
 
     def noting(name):
@@ -416,7 +417,7 @@ def test_methods_of_requests_may_be_overridden(server):
 # -- Hooks, cookies, parameters, headers, authentication ---------------------
 
 
-def test_hooks(plain, server):
+def test_hooks_are_called_from_the_next_request_on(plain, server):
     seen = []
 
     def note(response, **kwargs):
@@ -444,7 +445,7 @@ def test_hooks(plain, server):
     )
 
 
-def test_hooks_of_a_response_given_later_see_each_page(plain, server):
+def test_hooks_see_each_page(plain, server):
     seen = []
     pages = [[{"id": "P1"}], [{"id": "P2"}]]
     for number, page in enumerate(pages):
@@ -454,7 +455,7 @@ def test_hooks_of_a_response_given_later_see_each_page(plain, server):
     assert len(seen) == 2
 
 
-def test_cookies_of_the_session(plain, server):
+def test_cookies_of_the_session_are_sent(plain, server):
     plain.cookies.set("a", "1")
     plain.get("/users/P1")
     assert last(server)["Cookie"] == "a=1"
@@ -500,7 +501,7 @@ def test_cookies_for_another_path_stay_at_home(plain, server):
     assert last(server)["Cookie"] == "a=1"
 
 
-def test_cookies_of_a_redirect(plain, server):
+def test_cookies_of_a_redirect_are_sent_back(plain, server):
     server.reply(
         302, headers={"Location": "/users/P2", "Set-Cookie": "a=1; Path=/"}
     )
@@ -510,7 +511,7 @@ def test_cookies_of_a_redirect(plain, server):
     assert last(server)["Cookie"] == "a=1"
 
 
-def test_cookies_of_a_call(plain, server):
+def test_cookies_of_a_call_are_sent_once(plain, server):
     plain.get("/users/P1", cookies={"a": "1"})
     assert last(server)["Cookie"] == "a=1"
     plain.get("/users/P1")
@@ -520,7 +521,7 @@ def test_cookies_of_a_call(plain, server):
     assert last(server)["Cookie"] in ("a=1; b=2", "b=2; a=1")
 
 
-def test_parameters_of_the_session(plain, server):
+def test_params_of_the_session_are_sent(plain, server):
     plain.params = {"a": "1"}
     plain.get("/users/P1")
     plain.get("/users/P1", params={"b": 2})
@@ -538,14 +539,14 @@ def test_parameters_of_the_session(plain, server):
     ]
 
 
-def test_parameters_of_the_session_go_with_each_page(plain, server):
+def test_params_of_the_session_go_with_each_page(plain, server):
     server.reply(json={"users": [{"id": "P1"}], "more": False})
     plain.params["team"] = "T"
     plain.list_all("users")
     assert "team=T" in lines(server)[0]
 
 
-def test_headers_of_the_session(plain, server):
+def test_headers_of_the_session_are_sent(plain, server):
     plain.headers["X-Team"] = "a"
     plain.get("/users/P1")
     assert last(server)["X-Team"] == "a"
@@ -569,7 +570,7 @@ def test_headers_of_the_session(plain, server):
     assert last(server)["Authorization"] == f"Token token={KEY}"
 
 
-def test_the_attributes_behind_the_headers(plain, server):
+def test_api_key_auth_type_and_default_from_may_change(plain, server):
     plain.api_key = "no-real-key-either"
     plain.default_from = "jane@example.com"
     plain.auth_type = "bearer"
@@ -591,13 +592,13 @@ def test_headers_that_cannot_be_sent_stay_an_error(plain, server):
 
 
 @pytest.mark.parametrize("count", [3, 200])
-def test_ever_other_headers(count, plain, server):
+def test_ever_other_headers_take_no_more_memory(count, plain, server):
     for number in range(count):
         plain.get("/users/P1", headers={"X-Number": str(number)})
         assert last(server)["X-Number"] == str(number)
 
 
-def test_authentication_of_the_session(plain, server):
+def test_auth_of_the_session_signs_each_request(plain, server):
     plain.auth = ("jane", "no-password")
     plain.get("/users/P1")
     assert last(server)["Authorization"].startswith("Basic ")
@@ -619,7 +620,7 @@ def test_authentication_of_the_session(plain, server):
     assert last(server)["Authorization"] == f"Token token={KEY}"
 
 
-def test_authentication_of_a_call(plain, server):
+def test_auth_of_a_call_signs_that_call(plain, server):
     plain.get("/users/P1", auth=("jane", "no-password"))
     assert last(server)["Authorization"].startswith("Basic ")
     plain.get("/users/P1")
@@ -650,7 +651,7 @@ def assert_untrusted(session, **options):
         session.rget("/users/P1", **options)
 
 
-def test_verify_of_the_session(trust, secure):
+def test_verify_may_be_set_after_a_failure(trust, secure):
     assert_untrusted(secure)
     secure.verify = trust.ca_file
     assert secure.rget("/users/P1") == {"id": "P1"}
@@ -703,7 +704,9 @@ def client_certificate(tmp_path):
 
 @forgets_verify
 @pytest.mark.parametrize("of_session", [True, False])
-def test_cert(of_session, client_certificate):
+def test_cert_of_the_session_or_a_call_is_shown(
+    of_session, client_certificate
+):
     server, ca_file, client_file = client_certificate
     with pdpyras.APISession(KEY) as session:
         session.url = server.url
@@ -730,7 +733,7 @@ def proxy():
         yield running
 
 
-def test_proxies_of_the_session_and_of_a_call(plain, server, proxy):
+def test_proxies_may_be_set_and_cleared(plain, server, proxy):
     plain.get("/users/P1", proxies={"http": proxy.url})
     assert len(proxy.requests) == 1
     assert proxy.requests[0].target == f"{server.url}/users/P1"
@@ -752,7 +755,7 @@ def test_proxies_of_the_session_and_of_a_call(plain, server, proxy):
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_environment_variables_changed_between_calls(
+def test_proxy_variables_may_change_between_calls(
     name, plain, server, proxy, monkeypatch
 ):
     for _ in range(2):
@@ -778,7 +781,9 @@ def test_environment_variables_changed_between_calls(
         assert len(proxy.requests) == 3
 
 
-def test_one_proxy_for_each_environment(plain, server, proxy, monkeypatch):
+def test_the_proxy_is_that_of_the_environment_of_the_moment(
+    plain, server, proxy, monkeypatch
+):
     with wire.Proxy() as other:
         for number in range(1, 4):
             for running in (proxy, other):
@@ -787,7 +792,7 @@ def test_one_proxy_for_each_environment(plain, server, proxy, monkeypatch):
                 assert len(running.requests) == number
 
 
-def test_environment_variables_meant_for_one_host(
+def test_no_proxy_holds_for_the_host_that_it_names(
     plain, server, proxy, monkeypatch
 ):
     monkeypatch.setenv("http_proxy", proxy.url)
@@ -800,7 +805,7 @@ def test_environment_variables_meant_for_one_host(
         assert len(proxy.requests) == number
 
 
-def test_netrc_changes_nothing(plain, server, tmp_path, monkeypatch):
+def test_netrc_changes_no_later_request(plain, server, tmp_path, monkeypatch):
     path = tmp_path / "netrc"
     path.write_text("machine 127.0.0.1 login jane password no-password\n")
     monkeypatch.setenv("NETRC", str(path))
@@ -823,7 +828,7 @@ def test_a_closed_session_can_be_used_again(plain, server):
     assert connections == [1, 2, 2, 3, 3, 4, 4]
 
 
-def test_closing_closes_the_connections(plain, server):
+def test_close_ends_the_connections(plain, server):
     server.refuse()
     server.listen()
     plain.close()
@@ -840,7 +845,7 @@ def test_a_connection_that_has_ended_is_replaced(plain, server):
     assert server.requests[-1].connection == 2
 
 
-def test_sixteen_threads(plain, server):
+def test_sixteen_threads_get_their_own_answers(plain, server):
     calls, errors = 20, []
     start = threading.Barrier(16)
 
@@ -877,13 +882,13 @@ def test_sixteen_threads(plain, server):
     assert server.connections <= 17
 
 
-def test_a_length_that_the_caller_states(plain, server):
+def test_a_content_length_of_the_caller_is_sent(plain, server):
     headers = {"Content-Length": "00"}
     plain.post("/users", headers=headers)
     assert last(server)["Content-Length"] == "00"
 
 
-def test_threads_that_look_up_a_path_first(monkeypatch):
+def test_threads_that_look_up_a_path_at_once_all_find_it(monkeypatch):
     """The index grows when a path is needed; none may find it half grown."""
     paths = [f"/things/{{id}}/p{number}" for number in range(300)]
     interval = sys.getswitchinterval()
@@ -911,9 +916,7 @@ def test_threads_that_look_up_a_path_first(monkeypatch):
     assert found == [True] * 160
 
 
-def test_threads_while_the_environment_changes(
-    plain, server, proxy, monkeypatch
-):
+def test_threads_follow_the_proxy_variables(plain, server, proxy, monkeypatch):
     ended = threading.Event()
     errors = []
 
@@ -948,38 +951,3 @@ def test_threads_while_the_environment_changes(
     for thread in threads:
         thread.join()
     assert errors == []
-
-
-# -- The benchmark -----------------------------------------------------------
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FIGURES = os.path.join(ROOT, "sphinx", "source", "figures")
-
-
-def read(*path):
-    with open(os.path.join(*path), encoding="utf-8") as file:
-        return file.read()
-
-
-def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.join(ROOT, "tools", "bench"))
-    figure = importlib.import_module("figure")
-    results = figure.read()
-    assert read(FIGURES, "performance.svg") == figure.figure(results)
-    assert read(FIGURES, "performance.csv") == figure.table(results)
-    assert "5.4.1" in figure.table(results)
-
-
-@pytest.mark.once
-def test_the_benchmark_runs():
-    run = subprocess.run(
-        [sys.executable, "tools/bench/bench.py", "--only=work", "--quick"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout
-    for row in ("GET and decode", "rget", "a record", "update", "floor"):
-        assert f"\n{row}" in run.stdout

@@ -1,0 +1,45 @@
+"""The benchmark: it runs, and its plot shows what it measured.
+
+Whether its targets are met is for ``make bench``, not for the tests: they
+depend on no clock.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+FIGURES = os.path.join(ROOT, "sphinx", "source", "figures")
+
+
+def read(name):
+    with open(os.path.join(FIGURES, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "tools", "bench"))
+    figure = importlib.import_module("figure")
+    results = figure.read()
+    assert read("performance.svg") == figure.figure(results)
+    assert read("performance.csv") == figure.table(results)
+    assert "5.4.1" in figure.table(results)
+
+
+@pytest.mark.once
+def test_the_benchmark_runs():
+    run = subprocess.run(
+        [sys.executable, "tools/bench/bench.py", "--only=work", "--quick"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout
+    for row in ("GET and decode", "rget", "a record", "update", "floor"):
+        assert f"\n{row}" in run.stdout
