@@ -168,40 +168,56 @@ def test_a_text_of_nothing_but_marks_is_cut_all_the_same(events, server):
     assert 0 < len(arrived(server)["summary"]) <= SUMMARY_LIMIT
 
 
-@quick
-@given(
-    st.text(
-        st.one_of(
-            st.characters(blacklist_categories=()),
-            st.sampled_from(sorted(set("".join(JOINED.values())))),
-        ),
-        min_size=1,
-        max_size=60,
-    ),
-    st.integers(0, 40),
-)
-@example("\ud83d\ude00", 1)
-@example("\ude00\ud83d", 0)
-def test_any_summary_is_cut_before_a_character_that_stands_by_itself(
-    text, shift
-):
-    summary = "x" * shift + text * (SUMMARY_LIMIT // len(text) + 1)
-    event, cuts = pdpyras._fit_event({"payload": {"summary": summary}})
-    short = event["payload"]["summary"]
-    if len(summary) <= SUMMARY_LIMIT:
-        assert (short, cuts) == (summary, [])
-        return
-    assert len(cuts) == 1
-    assert len(short) <= SUMMARY_LIMIT and short[-1] == ELLIPSIS
-    end = len(short) - 1
-    assert short[:end] == summary[:end]
-    assert end == SUMMARY_LIMIT - 1 or end > 0
-    joined = unicodedata.category(summary[end])[0] == "M"
-    assert not joined or end > SUMMARY_LIMIT - 40
-    halves = ("\ud800" <= summary[end - 1] <= "\udbff") and (
-        "\udc00" <= summary[end] <= "\udfff"
+def joined(text):
+    """What JSON makes of it: halves of a character become one again."""
+    return text.encode("utf-16", "surrogatepass").decode(
+        "utf-16", "surrogatepass"
     )
-    assert not halves
+
+
+def test_any_summary_is_cut_before_a_character_that_stands_by_itself(
+    events, server, caplog
+):
+    @quick
+    @given(
+        st.text(
+            st.one_of(
+                st.characters(blacklist_categories=()),
+                st.sampled_from(sorted(set("".join(JOINED.values())))),
+            ),
+            min_size=1,
+            max_size=60,
+        ),
+        st.integers(0, 40),
+    )
+    @example("\ud83d\ude00", 0)
+    @example("\ud83d\ude00", 1)
+    @example("\ude00\ud83d", 0)
+    def check(text, shift):
+        summary = "x" * shift + text * (SUMMARY_LIMIT // len(text) + 1)
+        caplog.clear()
+        del server.requests[:]
+        events.trigger(summary, SOURCE)
+        short = arrived(server)["summary"]
+        if len(summary) <= SUMMARY_LIMIT:
+            assert (short, warnings_in(caplog)) == (joined(summary), [])
+            return
+        assert len(warnings_in(caplog)) == 1
+        assert short[-1] == ELLIPSIS
+        (end,) = [
+            end
+            for end in range(SUMMARY_LIMIT)
+            if joined(summary[:end]) == short[:-1]
+        ]
+        assert end > 0
+        is_joined = unicodedata.category(summary[end])[0] == "M"
+        assert not is_joined or end > SUMMARY_LIMIT - 40
+        halves = ("\ud800" <= summary[end - 1] <= "\udbff") and (
+            "\udc00" <= summary[end] <= "\udfff"
+        )
+        assert not halves
+
+    check()
 
 
 # ---------------------------------------------------------------------------

@@ -254,42 +254,43 @@ def test_a_fork_in_the_middle_of_a_request(session, server):
     assert session.rget("users/P2") == {"id": "P2"}
 
 
-class Interrupted(pdpyras.APISession):
-    """A session during whose bookkeeping a fork can be made."""
+class Interrupted(dict):
+    """Counters during whose keeping a fork can be made."""
 
     counting = None
 
-    def postprocess(self, response):
-        super().postprocess(response)
+    def __setitem__(self, key, value):
         if self.counting is not None:
             self.counting()
+        super().__setitem__(key, value)
 
 
 @needs_fork
 @may_fork
-def test_a_fork_in_the_middle_of_counting(server):
+def test_a_fork_in_the_middle_of_counting(session, server):
     """A lock that another thread holds is not free in the child, ever."""
-    with Interrupted(KEY) as session:
-        session.url = server.url
-        session.rget("users/P1")
-        held, release = threading.Event(), threading.Event()
+    session.api_call_counts = counts = Interrupted()
+    session.rget("users/P1")
+    held, release = threading.Event(), threading.Event()
 
-        def hold():
-            with session._counters_lock:
-                held.set()
-                release.wait(30)
+    def hold():
+        if threading.current_thread() is thread:
+            held.set()
+            release.wait(30)
 
-        thread = threading.Thread(target=hold)
-        thread.start()
-        assert held.wait(30)
-        try:
-            counts = child(
-                lambda: session.rget("users/C1") and session.total_call_count
-            )
-        finally:
-            release.set()
-            thread.join()
-    assert counts == 2
+    counts.counting = hold
+    thread = threading.Thread(target=session.rget, args=("users/P2",))
+    thread.start()
+    assert held.wait(30)
+    try:
+        counted = child(
+            lambda: session.rget("users/C1") and session.total_call_count
+        )
+    finally:
+        release.set()
+        thread.join()
+    assert counted == 2
+    assert session.total_call_count == 2
 
 
 @needs_fork

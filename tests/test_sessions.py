@@ -600,7 +600,7 @@ def test_debugging_is_off_by_default(session):
 @pytest.mark.parametrize("name", ["print_debug", "debug"])
 def test_debugging_is_switched_on_and_off(name, session):
     setattr(session, name, True)
-    handler = session._debugHandler
+    (handler,) = session.log.handlers
     assert (session.print_debug, session.debug) == (True, True)
     assert type(handler) is logging.StreamHandler
     assert handler.stream is sys.stderr

@@ -993,11 +993,7 @@ def test_debugging_two_sessions_prints_each_line_once(server, capfd):
         first.log.debug("silent")
         second.log.debug("audible")
         assert capfd.readouterr().err.count("audible") == 1
-        assert (
-            first._debugHandler not in first.log.handlers
-            if getattr(first, "_debugHandler", None)
-            else True
-        )
+        assert first.log.handlers == []
         assert first.log.level == logging.NOTSET
         assert second.log.level == logging.DEBUG
         second.print_debug = False
