@@ -389,8 +389,9 @@ def test_retry_after_has_a_limit(server, connect, pauses, header):
 def test_a_number_too_long_for_python_harms_nobody(server, connect, pauses):
     server.reply(503, headers={"Retry-After": "9" * 5000})
     assert connect(max_retries=1).session.get(server.url).ok
-    # Since Python 3.11 this is no number.
-    assert pauses in ([0.5], [21600])
+    # To a Python that limits the digits of integers this is no number.
+    is_limited = hasattr(sys, "get_int_max_str_digits")
+    assert pauses == [0.5 if is_limited else 21600]
 
 
 # -- The network ------------------------------------------------------------

@@ -269,65 +269,146 @@ def test_the_message_of_an_error_without_an_answer_is_its_text():
 
 
 @pytest.mark.parametrize(
-    "call, expected, came",
+    "kind, call, expected, came",
     [
-        (lambda s: s.get(5), "str", "int"),
-        (lambda s: s.get(None), "str", "NoneType"),
-        (lambda s: s.rget({"id": "P1"}), "'self'", "P1"),
-        (lambda s: s.rget(["users"]), "dict", "list"),
-        (lambda s: s.get("https://example.com/"), "outside", "example.com"),
-        (lambda s: s.get("users\n"), "control character", "users\\n"),
-        (lambda s: s.get("/../x"), "dots", ".."),
-        (lambda s: s.request("BREW", "users"), "GET, POST", "BREW"),
-        (lambda s: s.list_all("users", page_size=0), "from 1", "0"),
-        (lambda s: s.list_all("users", page_size="ten"), "number", "'ten'"),
-        (lambda s: s.list_all("users", prefetch=99), "at most 16", "99"),
-        (lambda s: s.list_all("users", prefetch=-1), "from 0", "-1"),
-        (lambda s: s.list_all("users/P1"), "rget", "/users/{id}"),
-        (lambda s: s.list_all("users", params={"offset": -1}), "from 0", "-1"),
-        (lambda s: s.persist("users", "email", {}), "must contain", "email"),
-        (lambda s: setattr(s, "stagger_cooldown", -1), "number", "-1"),
-        (lambda s: setattr(s, "auth_type", "basic"), "'bearer'", "'basic'"),
+        (pdpyras.URLError, lambda s: s.get(5), "str", "int"),
+        (pdpyras.URLError, lambda s: s.get(None), "str", "NoneType"),
+        (pdpyras.URLError, lambda s: s.rget({"id": "P1"}), "'self'", "P1"),
+        (pdpyras.URLError, lambda s: s.rget(["users"]), "dict", "list"),
+        (
+            pdpyras.URLError,
+            lambda s: s.get("https://example.com/"),
+            "outside",
+            "example.com",
+        ),
+        (
+            pdpyras.URLError,
+            lambda s: s.get("users\n"),
+            "control character",
+            "users\\n",
+        ),
+        (pdpyras.URLError, lambda s: s.get("/../x"), "dots", ".."),
+        (
+            pdpyras.PDClientError,
+            lambda s: s.request("BREW", "users"),
+            "GET, POST",
+            "BREW",
+        ),
+        (
+            ValueError,
+            lambda s: s.list_all("users", page_size=0),
+            "from 1",
+            "0",
+        ),
+        (
+            ValueError,
+            lambda s: s.list_all("users", page_size="ten"),
+            "number",
+            "'ten'",
+        ),
+        (
+            ValueError,
+            lambda s: s.list_all("users", prefetch=99),
+            "at most 16",
+            "99",
+        ),
+        (
+            ValueError,
+            lambda s: s.list_all("users", prefetch=-1),
+            "from 0",
+            "-1",
+        ),
+        (
+            pdpyras.URLError,
+            lambda s: s.list_all("users/P1"),
+            "rget",
+            "/users/{id}",
+        ),
+        (
+            ValueError,
+            lambda s: s.list_all("users", params={"offset": -1}),
+            "from 0",
+            "-1",
+        ),
+        (
+            ValueError,
+            lambda s: s.persist("users", "email", {}),
+            "must contain",
+            "email",
+        ),
+        (
+            ValueError,
+            lambda s: setattr(s, "stagger_cooldown", -1),
+            "number",
+            "-1",
+        ),
+        (
+            AttributeError,
+            lambda s: setattr(s, "auth_type", "basic"),
+            "'bearer'",
+            "'basic'",
+        ),
     ],
 )
 def test_bad_input_is_named_before_anything_is_sent(
-    call, expected, came, session, server, naps
+    kind, call, expected, came, session, server, naps
 ):
-    with pytest.raises(
-        (pdpyras.URLError, pdpyras.PDClientError, ValueError, AttributeError)
-    ) as caught:
+    with pytest.raises(kind) as caught:
         call(session)
+    assert type(caught.value) is kind
     assert expected in str(caught.value)
     assert came in str(caught.value)
     assert server.connections == 0 and naps == []
 
 
 @pytest.mark.parametrize(
-    "call, expected, came",
+    "kind, call, expected, came",
     [
-        (lambda e: e.send_event("open", "k"), "trigger, ack", "'open'"),
-        (lambda e: e.resolve(None), "non-empty str", "None"),
-        (lambda e: e.acknowledge(5), "str", "int"),
-        (lambda e: e.trigger("s", "o", dedup_key=5), "str", "int"),
-        (lambda e: e.trigger("s", "o", "k" * 256), "255", "256"),
-        (lambda e: e.trigger("s", "o", payload=[]), "dict", "list"),
-        (lambda e: e.trigger("s", "o", custom_details=5), "dict", "int"),
-        (lambda e: e.trigger("s", "o", severity="bad"), "critical", "'bad'"),
-        (lambda e: e.trigger(None, "o"), "summary", "None"),
-        (lambda e: e.trigger("s", ""), "source", "''"),
         (
+            ValueError,
+            lambda e: e.send_event("open", "k"),
+            "trigger, ack",
+            "'open'",
+        ),
+        (ValueError, lambda e: e.resolve(None), "non-empty str", "None"),
+        (ValueError, lambda e: e.acknowledge(5), "str", "int"),
+        (ValueError, lambda e: e.trigger("s", "o", dedup_key=5), "str", "int"),
+        (ValueError, lambda e: e.trigger("s", "o", "k" * 256), "255", "256"),
+        (
+            ValueError,
+            lambda e: e.trigger("s", "o", payload=[]),
+            "dict",
+            "list",
+        ),
+        (
+            ValueError,
+            lambda e: e.trigger("s", "o", custom_details=5),
+            "dict",
+            "int",
+        ),
+        (
+            ValueError,
+            lambda e: e.trigger("s", "o", severity="bad"),
+            "critical",
+            "'bad'",
+        ),
+        (ValueError, lambda e: e.trigger(None, "o"), "summary", "None"),
+        (ValueError, lambda e: e.trigger("s", ""), "source", "''"),
+        (
+            ValueError,
             lambda e: e.trigger("s", "o", custom_details={"x": b"x"}),
             "JSON",
             "bytes",
         ),
-        (lambda e: e.get("/v2/enqueue"), "POST", "GET"),
+        (pdpyras.PDClientError, lambda e: e.get("/v2/enqueue"), "POST", "GET"),
     ],
 )
 def test_bad_events_are_named_before_anything_is_sent(
-    call, expected, came, events, server, naps
+    kind, call, expected, came, events, server, naps
 ):
-    with pytest.raises((pdpyras.PDClientError, ValueError)) as caught:
+    with pytest.raises(kind) as caught:
         call(events)
+    assert type(caught.value) is kind
     assert expected in str(caught.value)
     assert came in str(caught.value)
     assert server.connections == 0 and naps == []

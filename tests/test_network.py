@@ -265,7 +265,7 @@ def test_an_interrupted_iteration_loses_and_repeats_nothing(
 
 
 def hopeless(session, naps, *args, **options):
-    with pytest.raises((pdpyras.PDClientError, pdpyras.URLError)) as caught:
+    with pytest.raises(pdpyras.PDClientError) as caught:
         session.request(*args, **options)
     assert naps == []
     return caught.value
@@ -282,8 +282,7 @@ def hopeless(session, naps, *args, **options):
     ],
 )
 def test_an_invalid_header(headers, server, session, naps):
-    error = hopeless(session, naps, "GET", "/users", headers=headers)
-    assert isinstance(error, pdpyras.PDClientError)
+    hopeless(session, naps, "GET", "/users", headers=headers)
     assert server.requests == []
 
 
@@ -298,13 +297,21 @@ def test_an_invalid_sender(server, session, naps):
     [
         "http://",
         "http://[::1",
-        "https://*",
         "nonsense://127.0.0.1",
-        "https://" + "x" * 64 + ".invalid",
         "http://127.0.0.1:99999999",
     ],
 )
 def test_an_invalid_url(base, session, naps):
+    session.url = base
+    with pytest.raises(pdpyras.URLError):
+        session.get("/users")
+    assert naps == []
+
+
+@pytest.mark.parametrize(
+    "base", ["https://*", "https://" + "x" * 64 + ".invalid"]
+)
+def test_an_invalid_name_of_a_host(base, session, naps):
     session.url = base
     hopeless(session, naps, "GET", "/users")
 
@@ -312,10 +319,9 @@ def test_an_invalid_url(base, session, naps):
 def test_an_invalid_json_body(server, session, naps):
     error = hopeless(session, naps, "POST", "/users", json={"n": float("nan")})
     assert isinstance(error.__cause__, (ValueError, requests.RequestException))
-    with pytest.raises((pdpyras.PDClientError, TypeError)):
-        session.post("/users", json={"n": object()})
+    error = hopeless(session, naps, "POST", "/users", json={"n": object()})
+    assert isinstance(error.__cause__, TypeError)
     assert server.requests == []
-    assert naps == []
 
 
 def test_a_certificate_that_does_not_verify(trust, session, naps):

@@ -136,8 +136,18 @@ LOOK_ALIKES = [
     "https://@/users",
 ]
 
-# Paths, in a generous reading; then they are the configured host's own.
-PATHS_OR_NOT = [
+# Neither the configured host nor a plain path on it.
+NEITHER = [
+    "/users/..//evil.example/",
+    "/..//evil.example",
+    "/.//evil.example/users",
+    "https://api.pagerduty.com/users\n",
+    "https://api.pagerduty.com./users",
+    "https://any:word@api.pagerduty.com/users",
+]
+
+# Paths, whatever else they look like: they are the configured host's own.
+PATHS = [
     " https://evil.example/users",
     "https:\\\\evil.example\\users",
     "https:/\\evil.example/users",
@@ -155,9 +165,6 @@ PATHS_OR_NOT = [
     "#@evil.example/",
     "evil.example/users",
     "/users/https://evil.example/",
-    "/users/..//evil.example/",
-    "/..//evil.example",
-    "/.//evil.example/users",
     "/%2F/evil.example/users",
     "/%5C%5Cevil.example/users",
     "/users?next=https://evil.example/",
@@ -169,9 +176,6 @@ PATHS_OR_NOT = [
     "https://api.pagerduty.com/\\@evil.example/users",
     "https://api.pagerduty.com?@evil.example/users",
     "https://api.pagerduty.com#@evil.example/users",
-    "https://api.pagerduty.com/users\n",
-    "https://api.pagerduty.com./users",
-    "https://any:word@api.pagerduty.com/users",
 ]
 
 
@@ -185,7 +189,8 @@ def is_refused(call, *args, **options):
     return False
 
 
-def test_no_look_alike_gets_a_byte(internet, naps):
+@pytest.mark.parametrize("urls", [LOOK_ALIKES, NEITHER])
+def test_no_look_alike_gets_a_byte(urls, internet, naps):
     with pdpyras.APISession(KEY) as session:
         calls = (
             session.get,
@@ -196,13 +201,13 @@ def test_no_look_alike_gets_a_byte(internet, naps):
         )
         taken = [
             (call.__name__, url)
-            for url in LOOK_ALIKES
+            for url in urls
             for call in calls
             if not is_refused(call, url)
         ]
         taken += [
             ("rput", url)
-            for url in LOOK_ALIKES
+            for url in urls
             if not is_refused(
                 session.rput, {"id": "P1", "self": url}, json={"id": "P1"}
             )
@@ -211,20 +216,14 @@ def test_no_look_alike_gets_a_byte(internet, naps):
     assert internet.connections == 0
 
 
-@pytest.mark.parametrize("url", PATHS_OR_NOT)
-def test_what_may_be_a_path_stays_on_the_configured_host(
-    url, monkeypatch, naps
-):
+@pytest.mark.parametrize("url", PATHS)
+def test_what_is_a_path_stays_on_the_configured_host(url, monkeypatch, naps):
     with pagerduty(monkeypatch, "api.pagerduty.com") as (api, proxy):
         with pdpyras.APISession(KEY) as session:
-            with contextlib.suppress(pdpyras.URLError):
-                session.get(url)
-                assert len(api.requests) == 1
-        assert {r.target for r in proxy.requests} <= {"api.pagerduty.com:443"}
-        assert all(
-            r.headers.get_all("Host") == ["api.pagerduty.com"]
-            for r in api.requests
-        )
+            assert session.get(url).ok
+        assert {r.target for r in proxy.requests} == {"api.pagerduty.com:443"}
+        (request,) = api.requests
+        assert request.headers.get_all("Host") == ["api.pagerduty.com"]
 
 
 def test_the_configured_host_gets_the_key(monkeypatch):
@@ -372,8 +371,7 @@ def test_no_redirect_carries_the_key_to_another_host(
         ):
             server.requests.clear()
             server.reply(status, headers={"Location": f"{target}/users"})
-            with contextlib.suppress(pdpyras.PDClientError):
-                session.request(method, "/users")
+            assert session.request(method, "/users").ok
             assert KEY in seen(server.requests.pop(0))
             assert KEY not in seen(*server.requests)
         assert KEY not in seen(*other.requests, *neighbour.requests)
@@ -400,8 +398,14 @@ def test_no_redirect_carries_the_routing_key_to_another_host(
 ):
     session = request.getfixturevalue(kind)
     server.reply(status, headers={"Location": other.url})
-    with contextlib.suppress(pdpyras.PDClientError, pdpyras.URLError):
-        session.post("/v2/enqueue", json={"event_action": "trigger"})
+    event = {"event_action": "trigger"}
+    if status in (307, 308):  # They ask for the same body once more.
+        with pytest.raises(pdpyras.PDClientError, match="another host"):
+            session.post("/v2/enqueue", json=event)
+        assert other.requests == []
+    else:
+        assert session.post("/v2/enqueue", json=event).ok
+        assert len(other.requests) == 1
     assert server.requests[0].json["routing_key"] == KEY
     assert KEY not in seen(*other.requests)
 
@@ -504,8 +508,8 @@ def test_netrc_does_not_follow_a_redirect_with_the_key(
     netrc, session, server, other
 ):
     server.reply(302, headers={"Location": other.url})
-    with contextlib.suppress(pdpyras.PDClientError, pdpyras.URLError):
-        session.get("/users")
+    assert session.get("/users").ok
+    assert len(other.requests) == 1
     assert KEY not in seen(*other.requests)
 
 
