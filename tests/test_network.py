@@ -46,7 +46,11 @@ def answers(server):
 def quick(request, naps):
     """No stall is waited for longer than this, and no pause is taken."""
     if "session" in request.fixturenames:
-        request.getfixturevalue("session").timeout = 0.1
+        parameters = getattr(request.node, "callspec", None)
+        kind = parameters and parameters.params.get("kind")
+        # Others are soon over by themselves, however slow this machine is.
+        stalls = kind in (None, "stall")
+        request.getfixturevalue("session").timeout = 0.2 if stalls else 20
 
 
 def attempts(server, stage):
@@ -81,6 +85,7 @@ def test_in_the_end_it_is_an_error(method, kind, stage, server, session, naps):
     assert naps == [3, 6, 12]
     assert attempts(server, stage) == 1 + session.max_network_attempts
     server.script.clear()
+    session.timeout = 20
     assert session.get("/users/P1").json() == GOOD
     assert session.get("/users/P1").json() == GOOD
     assert len(naps) == 3
@@ -192,17 +197,17 @@ def test_a_timeout_is_an_error_in_the_end(timeout, server, session, naps):
 
 @pytest.mark.parametrize("timeout", [30, (30, 30), None])
 def test_a_timeout_of_one_call(timeout, server, session, naps):
-    session.timeout = 0.05
+    session.timeout = 0.3
     late = threading.Event()
 
     def handler(request):
-        late.wait(0.3)
+        late.wait(0.6)
         return wire.Answer(json=GOOD)
 
     server.handler = handler
     assert session.get("/users/P1", timeout=timeout).json() == GOOD
     assert naps == []
-    assert session.timeout == 0.05
+    assert session.timeout == 0.3
     naps.during = late.set
     assert session.get("/users/P1").json() == GOOD
     assert naps == [3]
