@@ -209,7 +209,7 @@ def test_every_request_starts_afresh(server, connect, pauses):
     assert pauses == [0.5, 1, 0.5, 1]
 
 
-def test_no_pause_with_a_factor_of_zero(server, connect, pauses):
+def test_no_pause_with_a_backoff_factor_of_zero(server, connect, pauses):
     server.reply(500, times=3)
     connector = connect(max_retries=3, backoff_factor=0)
     assert connector.session.get(server.url).status_code == 200
@@ -252,7 +252,9 @@ def test_methods_retried_by_default(server, connect, pauses, method):
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 501])
-def test_other_statuses_are_not(server, connect, pauses, status):
+def test_other_statuses_are_not_retried_by_default(
+    server, connect, pauses, status
+):
     server.reply(status)
     connector = connect(max_retries=1, raise_on_status=True)
     assert connector.session.get(server.url).status_code == status
@@ -438,7 +440,9 @@ def test_a_method_that_is_not_listed_meets_the_network_once(connect, pauses):
     assert pauses == []
 
 
-def test_nor_is_it_sent_again_when_the_answer_is_lost(server, connect, pauses):
+def test_a_method_that_is_not_listed_is_not_sent_again_either(
+    server, connect, pauses
+):
     server.fault("reset")
     connector = connect(max_retries=3, allowed_methods=["GET"])
     with pytest.raises(requests.ConnectionError):

@@ -269,7 +269,7 @@ def test_texts_are_measured_as_they_are_sent(events, server):
     assert 87000 < text.count("\u00fc") < 87400
 
 
-def test_of_several_large_ones_each_keeps_the_same(events, server):
+def test_of_several_large_details_each_keeps_the_same(events, server):
     details = {name: name * 300000 for name in "abc"}
     details["small"] = "s" * 1000
     events.trigger(SUMMARY, SOURCE, custom_details=details)
@@ -279,7 +279,7 @@ def test_of_several_large_ones_each_keeps_the_same(events, server):
     assert max(sizes) - min(sizes) <= 3 and min(sizes) > 170000
 
 
-def test_they_are_found_at_any_depth(events, server):
+def test_large_details_are_found_at_any_depth(events, server):
     details = {"a": [{"b": ("l" * 600000, "short")}]}
     events.trigger(SUMMARY, SOURCE, custom_details=details)
     (inner,) = arrived(server)["custom_details"]["a"]
@@ -480,7 +480,9 @@ def shared_server():
     ],
     ids=["summary", "details", "both"],
 )
-def test_strictly_it_is_an_error(payload, send, request, server, caplog):
+def test_with_strict_events_a_large_event_is_an_error(
+    payload, send, request, server, caplog
+):
     for name in ("events", "changes"):
         request.getfixturevalue(name).strict_events = True
     with pytest.raises(ValueError) as caught:
@@ -493,13 +495,13 @@ def test_strictly_it_is_an_error(payload, send, request, server, caplog):
     assert server.requests == [] and warnings_in(caplog) == []
 
 
-def test_strictly_what_fits_is_sent(events, server):
+def test_with_strict_events_what_fits_is_sent(events, server):
     events.strict_events = True
     events.trigger("x" * 1024, SOURCE)
     assert arrived(server)["summary"] == "x" * 1024
 
 
-def test_it_is_not_strict_by_default():
+def test_strict_events_is_off_by_default():
     assert pdpyras.EventsAPISession(KEY).strict_events is False
     assert pdpyras.ChangeEventsAPISession(KEY).strict_events is False
 
@@ -618,7 +620,7 @@ def test_change_events_by_plain_post_hold_it_too(changes, server):
     assert body == {"payload": {"summary": SUMMARY}}
 
 
-def test_the_routing_key_counts_as_well(changes, server):
+def test_the_routing_key_counts_towards_the_limit(changes, server):
     """At the limit, what is added last must not push it over."""
     for extra in range(-120, 20, 7):
         changes.submit("s", custom_details={"t": "l" * (524130 + extra)})

@@ -102,7 +102,9 @@ def test_a_429_reports_the_rate_too(session, server, naps):
     ],
     ids=repr,
 )
-def test_a_report_in_part_or_garbled(headers, expected, session, server):
+def test_a_rate_reported_in_part_or_garbled(
+    headers, expected, session, server
+):
     server.reply(headers=headers)
     assert session.get("users").ok
     assert session.rate == expected
@@ -121,14 +123,16 @@ def test_each_session_has_a_rate_of_its_own(session, server):
 # ---------------------------------------------------------------------------
 
 
-def test_eight_times_two_seconds_are_sixteen(session, server, naps):
+def test_eight_times_a_ratelimit_reset_of_2_is_16_seconds(
+    session, server, naps
+):
     server.reply(429, headers=limits(960, 0, 2), times=8)
     assert session.get("users").ok
     assert naps == [2] * 8
     assert len(server.requests) == 9
 
 
-def test_staggered_they_are_a_little_more(session, server, naps):
+def test_stagger_cooldown_lengthens_each_wait_a_little(session, server, naps):
     session.stagger_cooldown = 0.1
     server.reply(429, headers=limits(960, 0, 2), times=8)
     assert session.get("users").ok
@@ -137,14 +141,16 @@ def test_staggered_they_are_a_little_more(session, server, naps):
 
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
-def test_no_method_is_lost_to_the_limit(method, session, server, naps):
+def test_a_429_is_waited_out_with_every_method(method, session, server, naps):
     server.reply(429, json=LIMITED, headers=limits(960, 0, 7), times=3)
     assert getattr(session, method)("users").status_code == 200
     assert naps == [7, 7, 7]
     assert [r.method for r in server.requests] == [method.upper()] * 4
 
 
-def test_a_longer_wait_than_allowed_is_an_error_at_once(session, server, naps):
+def test_a_wait_beyond_max_rate_wait_is_an_error_at_once(
+    session, server, naps
+):
     session.max_rate_wait = 30
     server.reply(429, json=LIMITED, headers=limits(960, 0, 31))
     with pytest.raises(pdpyras.PDRateLimitError) as caught:
@@ -159,14 +165,16 @@ def test_a_longer_wait_than_allowed_is_an_error_at_once(session, server, naps):
         assert word in str(error)
 
 
-def test_up_to_what_is_allowed_it_is_waited(session, server, naps):
+def test_up_to_max_rate_wait_it_is_waited(session, server, naps):
     session.max_rate_wait = 30
     server.reply(429, headers=limits(960, 0, 30), times=3)
     assert session.get("users").ok
     assert naps == [30, 30, 30]
 
 
-def test_nothing_may_be_waited_for(session, server, naps):
+def test_with_a_max_rate_wait_of_0_nothing_is_waited_for(
+    session, server, naps
+):
     session.max_rate_wait = 0
     server.reply(429)
     with pytest.raises(pdpyras.PDRateLimitError) as caught:
@@ -175,14 +183,14 @@ def test_nothing_may_be_waited_for(session, server, naps):
     assert naps == []
 
 
-def test_by_default_it_takes_as_long_as_it_takes(session, server, naps):
+def test_without_max_rate_wait_any_wait_is_waited_out(session, server, naps):
     assert session.max_rate_wait is None
     server.reply(429, headers=limits(960, 0, 3600), times=5)
     assert session.get("users").ok
     assert sum(naps) == 5 * 3600
 
 
-def test_the_bound_holds_for_events_as_well(events, server, naps):
+def test_max_rate_wait_holds_for_events_as_well(events, server, naps):
     events.max_rate_wait = 5
     server.reply(429, headers={"Retry-After": "6"})
     with pytest.raises(pdpyras.PDRateLimitError):
@@ -191,7 +199,7 @@ def test_the_bound_holds_for_events_as_well(events, server, naps):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_the_error_survives_pickling(protocol, session, server, naps):
+def test_a_rate_limit_error_survives_pickling(protocol, session, server, naps):
     session.max_rate_wait = 1
     server.reply(429, json=LIMITED, headers=limits(960, 0, 31))
     with pytest.raises(pdpyras.PDRateLimitError) as caught:
@@ -233,7 +241,7 @@ def dam(monkeypatch):
     dam.over.set()
 
 
-def test_while_one_waits_the_others_do_not_hammer(session, server, dam):
+def test_while_one_thread_waits_the_others_send_nothing(session, server, dam):
     server.reply(429, headers=limits(960, 0, 30))
     threads = [begun(session.get, "users/P0")]
     assert dam.sleeping.wait(20)
@@ -257,7 +265,7 @@ def test_sessions_do_not_wait_for_each_other(session, server, dam):
         assert other.get("users/P1").ok
 
 
-def test_pauses_after_trouble_concern_one_call_only(session, server, dam):
+def test_pauses_after_a_500_concern_one_call_only(session, server, dam):
     session.retry[500] = 1
     server.reply(500)
     begun(session.get, "users/P0")
@@ -265,7 +273,7 @@ def test_pauses_after_trouble_concern_one_call_only(session, server, dam):
     assert session.get("users/P1").ok
 
 
-def test_at_the_end_of_a_window_no_more_are_sent_than_it_takes(
+def test_no_more_requests_are_under_way_than_remain_in_the_window(
     session, server
 ):
     session.timeout = 30
@@ -290,7 +298,7 @@ def test_at_the_end_of_a_window_no_more_are_sent_than_it_takes(
 
 
 @pytest.mark.parametrize("reset", ["1e300", "9" * 19, "inf", "-1", "soon"])
-def test_an_incredible_reset_holds_nobody(reset, session, server):
+def test_an_incredible_ratelimit_reset_holds_nobody(reset, session, server):
     """Beyond the answers that are under way, that is."""
     session.timeout = 30
     go_on = threading.Event()

@@ -62,7 +62,9 @@ def attempts(server, stage):
 
 @pytest.mark.parametrize("kind, stage", TRANSIENT)
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_retry_cures_it(method, kind, stage, server, session, naps):
+def test_a_retry_cures_a_transient_fault(
+    method, kind, stage, server, session, naps
+):
     server.fault(kind, stage, times=2)
     response = session.request(method, "/users/P1")
     assert response.json() == GOOD
@@ -72,7 +74,9 @@ def test_a_retry_cures_it(method, kind, stage, server, session, naps):
 
 @pytest.mark.parametrize("kind, stage", TRANSIENT)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_in_the_end_it_is_an_error(method, kind, stage, server, session, naps):
+def test_a_lasting_fault_is_an_error_in_the_end(
+    method, kind, stage, server, session, naps
+):
     server.fault(kind, stage, times=math.inf)
     with pytest.raises(pdpyras.PDClientError) as caught:
         session.request(method, "/users/P1")
@@ -213,7 +217,7 @@ def test_a_timeout_of_one_call(timeout, server, session, naps):
     assert naps == [3]
 
 
-def test_the_number_of_retries_is_a_setting(server, session, naps):
+def test_max_network_attempts_is_the_number_of_retries(server, session, naps):
     for limit in (0, 1, 5):
         session.max_network_attempts = limit
         server.requests.clear()

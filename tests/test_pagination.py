@@ -93,7 +93,7 @@ def test_a_page_holds_a_hundred_records_by_default(server, session):
     ]
 
 
-def test_the_default_page_size_can_be_set(server, session):
+def test_default_page_size_can_be_set(server, session):
     server.handler = Collection(5)
     session.default_page_size = 4
     assert len(session.list_all("users")) == 5
@@ -198,7 +198,7 @@ def test_the_wrapper_may_differ_from_the_path(server, session):
 @pytest.mark.parametrize(
     "size", [0, -1, 2.5, "many", [], float("nan"), float("inf")]
 )
-def test_a_page_size_that_is_none(size, server, session):
+def test_what_page_size_may_not_be(size, server, session):
     with pytest.raises(ValueError, match="page_size"):
         session.iter_all("users", page_size=size)
     with pytest.raises(ValueError, match="page_size"):
@@ -212,7 +212,7 @@ def test_a_page_size_that_is_none(size, server, session):
 
 
 @pytest.mark.parametrize("offset", [-1, "many", 1.5])
-def test_an_offset_that_is_none(offset, server, session):
+def test_what_an_offset_may_not_be(offset, server, session):
     with pytest.raises(ValueError, match="offset"):
         session.iter_all("users", params={"offset": offset})
     assert server.requests == []
@@ -344,7 +344,7 @@ def test_nothing_is_lost_or_repeated(
 # -- The hook and the total ------------------------------------------------
 
 
-def test_the_hook_sees_each_record_before_the_caller(server, session):
+def test_item_hook_sees_each_record_before_the_caller(server, session):
     server.handler = Collection(5, total=5)
     calls = []
     records = session.iter_all(
@@ -385,7 +385,7 @@ def test_a_total_that_the_api_does_not_tell(rest, server, session):
     assert calls == [({"id": "P0"}, 1, "?")]
 
 
-def test_what_the_hook_raises_reaches_the_caller(server, session):
+def test_what_item_hook_raises_reaches_the_caller(server, session):
     server.handler = Collection(3)
 
     def hook(record, count, total):
@@ -464,7 +464,7 @@ def test_the_last_first_page_within_the_limit(server, session, caplog):
     assert len(server.requests) == len(warnings_in(caplog)) == 1
 
 
-def test_the_limit_is_a_setting(server, session, monkeypatch, caplog):
+def test_iteration_limit_is_a_setting(server, session, monkeypatch, caplog):
     monkeypatch.setattr(pdpyras, "ITERATION_LIMIT", 25)
     server.handler = Collection(30)
     assert len(session.list_all("users", page_size=10)) == 25
@@ -524,7 +524,9 @@ def test_an_error_comes_after_the_records_before_it(
 
 
 @pytest.mark.parametrize("url", ["users", "audit/records"])
-def test_incomplete_results_where_they_will_do(url, server, session, caplog):
+def test_without_require_complete_results_a_list_may_break_off(
+    url, server, session, caplog
+):
     page = [{"id": "P0"}, {"id": "P1"}]
     server.reply(
         json={"users": page, "records": page, "more": True, "next_cursor": "x"}
@@ -537,7 +539,9 @@ def test_incomplete_results_where_they_will_do(url, server, session, caplog):
     assert session.list_all(url) == []
 
 
-def test_incomplete_results_hide_no_broken_answer(server, session):
+def test_without_require_complete_results_a_broken_answer_is_an_error(
+    server, session
+):
     session.require_complete_results = False
     server.reply(json={"users": None})
     with pytest.raises(pdpyras.PDServerError):

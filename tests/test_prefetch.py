@@ -246,7 +246,9 @@ def tell(collection, prefetch, server, session):
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_it_makes_no_difference(block, server, session, naps, monkeypatch):
+def test_prefetch_makes_no_difference(
+    block, server, session, naps, monkeypatch
+):
     session.max_network_attempts = 3
     session.timeout = PATIENCE
     for seed in range(block, CASES, BLOCKS):
@@ -351,7 +353,9 @@ STYLES = {
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
-def test_it_makes_no_difference_with_cursors(style, server, session, naps):
+def test_prefetch_makes_no_difference_with_cursors(
+    style, server, session, naps
+):
     session.max_network_attempts = 1
     url, options = STYLES[style]
     for seed in range(max(20, CASES // 20)):
@@ -461,7 +465,7 @@ def ids(records):
 
 @pytest.mark.parametrize("prefetch", [0, 1, 2, 16])
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 19, 20, 21, 100, 205])
-def test_no_request_beyond_the_last_page(
+def test_prefetch_requests_nothing_beyond_the_last_page(
     size, prefetch, server, session, threads
 ):
     server.handler = Pages(size)
@@ -474,7 +478,9 @@ def test_no_request_beyond_the_last_page(
     assert threads() == []
 
 
-def test_by_default_a_page_is_asked_for_when_needed(server, session, threads):
+def test_without_prefetch_a_page_is_asked_for_when_needed(
+    server, session, threads
+):
     server.handler = pages = Pages(30)
     assert session.prefetch == pdpyras.APISession.prefetch == 0
     records = session.iter_all("users", page_size=10)
@@ -487,7 +493,7 @@ def test_by_default_a_page_is_asked_for_when_needed(server, session, threads):
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 8])
-def test_nothing_is_asked_for_before_the_first_record(
+def test_prefetch_asks_for_nothing_before_the_first_record(
     prefetch, server, session, threads
 ):
     records = session.iter_all("users", prefetch=prefetch)
@@ -497,7 +503,7 @@ def test_nothing_is_asked_for_before_the_first_record(
     records.close()
 
 
-def test_one_page_ahead(server, session, threads):
+def test_a_prefetch_of_1_is_one_page_ahead(server, session, threads):
     server.handler = pages = Pages(45)
     records = session.iter_all("users", page_size=10, prefetch=1)
     for page in range(4):
@@ -514,7 +520,7 @@ def test_one_page_ahead(server, session, threads):
 
 @pytest.mark.parametrize("style", sorted(STYLES))
 @pytest.mark.parametrize("prefetch", [1, 8])
-def test_one_page_ahead_with_cursors(
+def test_prefetch_is_one_page_ahead_with_cursors(
     style, prefetch, server, session, threads
 ):
     url, options = STYLES[style]
@@ -536,7 +542,9 @@ def test_one_page_ahead_with_cursors(
 
 
 @pytest.mark.parametrize("prefetch", [2, 3, 8, 16])
-def test_so_many_pages_at_once(prefetch, server, session, threads):
+def test_prefetch_asks_for_so_many_pages_at_once(
+    prefetch, server, session, threads
+):
     server.handler = pages = Pages(400)
     pages.gate.clear()
     records = session.iter_all("users", page_size=10, prefetch=prefetch)
@@ -549,7 +557,9 @@ def test_so_many_pages_at_once(prefetch, server, session, threads):
     assert len(server.requests) == 40
 
 
-def test_no_more_pages_in_flight_than_allowed(server, session, threads):
+def test_no_more_pages_in_flight_than_prefetch_allows(
+    server, session, threads
+):
     """...when a short page has to be filled, too."""
     pages = Pages(400)
 
@@ -582,7 +592,7 @@ def test_a_short_page_is_filled_before_moving_on(server, session, threads):
     assert pairs == sorted(others + [(27, 3)])
 
 
-def test_without_a_total_it_is_one_page_ahead(server, session, threads):
+def test_without_a_total_prefetch_is_one_page_ahead(server, session, threads):
     class Silent(Pages):
         def answer(self, offset, limit, total):
             return super().answer(offset, limit, False)
@@ -596,7 +606,7 @@ def test_without_a_total_it_is_one_page_ahead(server, session, threads):
     assert pages.most_waiting == 1
 
 
-def test_the_api_gives_no_more_than_ten_thousand(
+def test_prefetch_stays_within_the_first_ten_thousand(
     server, session, threads, caplog
 ):
     server.handler = Pages(10250)
@@ -610,7 +620,7 @@ def test_the_api_gives_no_more_than_ten_thousand(
     assert server.requests == []
 
 
-def test_the_first_page_alone(server, session, threads):
+def test_with_paginate_false_prefetch_is_one_page(server, session, threads):
     server.handler = pages = Pages(400)
     with pytest.warns(DeprecationWarning):
         records = session.iter_all(
@@ -621,7 +631,7 @@ def test_the_first_page_alone(server, session, threads):
     assert pages.most_waiting == 1
 
 
-def test_a_rate_limit_slows_all_down(server, session, threads, naps):
+def test_a_rate_limit_slows_all_prefetch_down(server, session, threads, naps):
     class Limited(Pages):
         limited = 1
 
@@ -660,7 +670,9 @@ class LeavingError(Exception):
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 8])
-def test_closing_cancels_what_is_queued(prefetch, server, session, threads):
+def test_closing_an_iteration_cancels_what_is_queued(
+    prefetch, server, session, threads
+):
     server.handler = pages = Pages(1000)
     pages.gate.clear()
     records = session.iter_all("users", page_size=10, prefetch=prefetch)
@@ -678,7 +690,7 @@ def test_closing_cancels_what_is_queued(prefetch, server, session, threads):
 
 
 @pytest.mark.parametrize("prefetch", [1, 8])
-def test_dropping_is_closing(prefetch, server, session, threads):
+def test_dropping_an_iteration_closes_it(prefetch, server, session, threads):
     server.handler = Pages(1000)
     for _ in session.iter_all("users", page_size=10, prefetch=prefetch):
         break
@@ -830,7 +842,7 @@ def test_iterations_within_each_other(server, session, threads):
 @pytest.mark.parametrize(
     "prefetch", [-1, 17, 1000, 2.5, "many", [], True, float("nan")]
 )
-def test_what_is_no_number_of_pages(prefetch, server, session):
+def test_what_prefetch_may_not_be(prefetch, server, session):
     for method in (session.iter_all, session.list_all, session.dict_all):
         with pytest.raises(ValueError, match="prefetch"):
             method("users", prefetch=prefetch)
@@ -846,7 +858,7 @@ def test_what_is_no_number_of_pages(prefetch, server, session):
 
 
 @pytest.mark.parametrize("as_attribute", [True, False])
-def test_where_it_is_given(as_attribute, server, session, threads):
+def test_where_prefetch_may_be_given(as_attribute, server, session, threads):
     server.handler = pages = Pages(60)
     session.default_page_size = 10
     options = {} if as_attribute else {"prefetch": 4}
@@ -904,12 +916,12 @@ def test_find_with_prefetch_stops_at_the_match(server, session, threads):
     assert len(server.requests) < 15
 
 
-def test_it_travels_with_the_session(session):
+def test_prefetch_is_pickled_with_the_session(session):
     session.prefetch = 3
     assert pickle.loads(pickle.dumps(session)).prefetch == 3
 
 
-def test_a_subclass_states_its_own(server, threads):
+def test_a_subclass_states_its_own_prefetch(server, threads):
     class Session(pdpyras.APISession):
         prefetch = 2
 

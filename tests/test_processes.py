@@ -192,7 +192,7 @@ def test_a_fork_with_an_open_pool_shares_no_socket(session, server):
 
 @needs_fork
 @may_fork
-def test_nor_does_it_over_tls(trust, session):
+def test_a_fork_with_an_open_pool_shares_no_tls_connection(trust, session):
     """Closing the child's copy must not end the parent's connection."""
     with wire.Server(tls=trust) as server:
         server.handler = lambda request: wire.Answer(

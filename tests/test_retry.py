@@ -88,7 +88,7 @@ def test_the_worked_examples_of_the_guide(max_http_attempts, expected, client):
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 302, 400, 404, 500, 503])
-def test_by_default_nothing_is_tried_again(status, client):
+def test_without_an_entry_in_retry_nothing_is_tried_again(status, client):
     assert first_pause(client, status) is None
 
 
@@ -100,7 +100,7 @@ def test_a_success_in_retry_is_ignored(status, limit, client):
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
-def test_minus_one_is_without_limit(status, client):
+def test_a_retry_of_minus_one_is_without_limit(status, client):
     client.retry[status] = -1
     client.max_http_attempts = 3
     attempts = pdpyras._Attempts(client, "GET", URL)
@@ -109,7 +109,7 @@ def test_minus_one_is_without_limit(status, client):
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
-def test_zero_is_no_retry_and_no_exception(status, client, caplog):
+def test_a_retry_of_zero_is_no_retry_and_no_exception(status, client, caplog):
     client.retry[status] = 0
     assert first_pause(client, status) is None
     assert caplog.records == []
@@ -117,19 +117,19 @@ def test_zero_is_no_retry_and_no_exception(status, client, caplog):
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
 @pytest.mark.parametrize("limit", [1, 3])
-def test_so_many_retries_of_a_status(status, limit, client):
+def test_retry_says_how_often_a_status_is_tried_again(status, limit, client):
     client.retry[status] = limit
     assert len(pauses(client, forever(status))) == limit
 
 
-def test_every_status_has_retries_of_its_own(client):
+def test_retry_counts_each_status_by_itself(client):
     client.retry.update({500: 2, 502: 1})
     assert len(pauses(client, [500, 502, 500, 502])) == 3
     assert len(pauses(client, [502, 500, 500, 500])) == 3
     assert len(pauses(client, [500, 404])) == 1
 
 
-def test_the_retries_of_all_statuses_have_a_limit_in_common(client):
+def test_max_http_attempts_limits_all_statuses_together(client):
     client.retry.update({500: 9, 502: 9})
     client.max_http_attempts = 3
     assert pauses(client, [500, 502, 500, 502]) == [2, 4, 8]
@@ -137,14 +137,14 @@ def test_the_retries_of_all_statuses_have_a_limit_in_common(client):
     assert first_pause(client, 500) is None
 
 
-def test_unlimited_retries_do_not_use_up_the_limited_ones(client):
+def test_unlimited_retries_do_not_count_for_max_http_attempts(client):
     client.retry[500] = 2
     client.max_http_attempts = 2
     statuses = [429] * 20 + [500, 429, 500, 500]
     assert len(pauses(client, statuses)) == 23
 
 
-def test_the_default_settings():
+def test_the_default_settings_of_retrying():
     assert pdpyras.PDSession.max_http_attempts == 10
     assert pdpyras.PDSession.max_network_attempts == 3
     assert pdpyras.PDSession.sleep_timer == 1.5
@@ -157,7 +157,7 @@ def test_the_default_settings():
         assert kind(KEY).retry == {500: 2, 502: 4, 503: 6, 504: 6}
 
 
-def test_each_session_has_its_own_settings():
+def test_each_session_has_its_own_retry_and_stagger_cooldown():
     for kind in (pdpyras.APISession, pdpyras.EventsAPISession):
         one, other = kind(KEY), kind(KEY)
         one.retry[500] = 99
@@ -167,7 +167,7 @@ def test_each_session_has_its_own_settings():
     assert pdpyras.PDSession.retry == {}
 
 
-def test_a_subclass_may_state_what_is_tried_again():
+def test_a_subclass_may_state_its_own_retry():
     class Mine(pdpyras.APISession):
         retry = {502: 3}
 
@@ -182,7 +182,7 @@ def test_a_subclass_may_state_what_is_tried_again():
 # ---------------------------------------------------------------------------
 
 
-def test_pauses_grow_by_the_base(client):
+def test_pauses_grow_by_sleep_timer_base(client):
     client.retry[500] = 4
     client.sleep_timer = 0.5
     client.sleep_timer_base = 3
@@ -190,7 +190,7 @@ def test_pauses_grow_by_the_base(client):
     assert client.sleep_timer == 0.5
 
 
-def test_pauses_grow_by_a_factor_that_a_subclass_may_choose():
+def test_cooldown_factor_may_be_overridden():
     class Patient(pdpyras.APISession):
         def cooldown_factor(self):
             return 10
@@ -200,7 +200,7 @@ def test_pauses_grow_by_a_factor_that_a_subclass_may_choose():
     assert pauses(patient, forever(500)) == [15, 150]
 
 
-def test_the_factor_varies_at_random(client):
+def test_stagger_cooldown_varies_the_factor_at_random(client):
     assert {client.cooldown_factor() for _ in range(9)} == {2}
     client.stagger_cooldown = 0.5
     factors = [client.cooldown_factor() for _ in range(300)]
@@ -208,7 +208,7 @@ def test_the_factor_varies_at_random(client):
     assert max(factors) - min(factors) > 0.8
 
 
-def test_each_pause_varies_by_itself(client):
+def test_stagger_cooldown_varies_each_pause_by_itself(client):
     client.retry[500] = 9
     client.stagger_cooldown = 1
     found = [1] + pauses(client, forever(500))
@@ -218,7 +218,7 @@ def test_each_pause_varies_by_itself(client):
 
 
 @pytest.mark.parametrize("share", [0, 0.0, 0.1, 1, 20])
-def test_a_share_of_stagger(share, client):
+def test_what_stagger_cooldown_may_be(share, client):
     client.stagger_cooldown = share
     assert client.stagger_cooldown == share
 
@@ -226,7 +226,7 @@ def test_a_share_of_stagger(share, client):
 @pytest.mark.parametrize(
     "share", [-1, -0.1, "1", None, True, [], float("nan"), float("inf")]
 )
-def test_what_is_no_share(share, client):
+def test_what_stagger_cooldown_may_not_be(share, client):
     client.stagger_cooldown = 0.25
     with pytest.raises(ValueError, match="stagger_cooldown"):
         client.stagger_cooldown = share
@@ -234,7 +234,7 @@ def test_what_is_no_share(share, client):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_the_formula_has_a_cap_where_the_rate_is_limited(status, client):
+def test_sleep_timer_max_caps_the_pauses_after_429_and_503(status, client):
     client.retry[503] = -1
     attempts = pdpyras._Attempts(client, "GET", URL)
     found = [attempts.after_response(answer(status)) for _ in range(8)]
@@ -246,7 +246,7 @@ def test_the_formula_has_a_cap_where_the_rate_is_limited(status, client):
 
 
 @pytest.mark.parametrize("status", [404, 500, 502, 504])
-def test_the_formula_has_no_cap_elsewhere(status, client):
+def test_sleep_timer_max_caps_no_other_pauses(status, client):
     client.retry[status] = 7
     assert pauses(client, forever(status))[-2:] == [64, 128]
 
@@ -287,34 +287,36 @@ def test_the_formula_has_no_cap_elsewhere(status, client):
     ],
     ids=repr,
 )
-def test_the_wait_that_an_answer_asks_for(status, headers, expected, client):
+def test_the_wait_that_ratelimit_reset_or_retry_after_asks_for(
+    status, headers, expected, client
+):
     client.retry[503] = 1
     assert first_pause(client, status, **headers) == expected
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000"])
-def test_a_wait_until_a_date(zone, client):
+def test_a_retry_after_that_is_a_date(zone, client):
     date = in_seconds(600).replace("GMT", zone)
     assert 560 < first_pause(client, 429, Retry_After=date) <= 600
 
 
-def test_a_date_that_is_past_or_far_is_not_believed(client):
+def test_a_retry_after_that_is_past_or_far_is_not_believed(client):
     assert first_pause(client, 429, Retry_After=in_seconds(-600)) == 2
     assert first_pause(client, 429, Retry_After=in_seconds(4000)) == 2
 
 
 @pytest.mark.parametrize("status", [404, 500, 502])
-def test_other_statuses_keep_to_the_formula(status, client):
+def test_retry_after_counts_with_429_and_503_only(status, client):
     client.retry[status] = 1
     assert first_pause(client, status, Retry_After="30") == 2
 
 
-def test_waits_that_are_asked_for_are_beyond_the_cap_if_need_be(client):
+def test_ratelimit_reset_may_exceed_sleep_timer_max(client):
     client.sleep_timer_max = 5
     assert first_pause(client, 429, ratelimit_reset="100") == 100
 
 
-def test_waits_that_are_asked_for_vary_and_are_never_shorter(client):
+def test_stagger_cooldown_shortens_no_ratelimit_reset(client):
     client.stagger_cooldown = 0.5
     found = [
         first_pause(client, 429, ratelimit_reset="10") for _ in range(300)
@@ -351,7 +353,7 @@ def through_pickle(error):
 
 
 @pytest.mark.parametrize("passed_on", [as_it_is, through_pickle])
-def test_a_longer_wait_than_allowed_is_an_error(passed_on, client):
+def test_a_wait_beyond_max_rate_wait_is_an_error(passed_on, client):
     client.max_rate_wait = 30
     assert first_pause(client, 429, ratelimit_reset="30") == 30
     with pytest.raises(pdpyras.PDRateLimitError) as caught:
@@ -364,7 +366,7 @@ def test_a_longer_wait_than_allowed_is_an_error(passed_on, client):
     assert "max_rate_wait" in str(error)
 
 
-def test_pauses_after_other_statuses_are_no_rate_waits(client):
+def test_max_rate_wait_does_not_bound_other_pauses(client):
     client.max_rate_wait = 1
     client.retry[500] = 1
     assert first_pause(client, 500) == 2
@@ -397,7 +399,7 @@ def test_a_401_in_retry_is_like_any_other_status(client):
 # ---------------------------------------------------------------------------
 
 
-def test_transient_trouble_is_tried_again_so_many_times(client):
+def test_max_network_attempts_bounds_the_retries_after_trouble(client):
     error = requests.exceptions.ConnectionError("reset")
     attempts = pdpyras._Attempts(client, "GET", URL)
     assert [attempts.after_network_error(error) for _ in range(3)] == [2, 4, 8]
@@ -410,7 +412,7 @@ def test_transient_trouble_is_tried_again_so_many_times(client):
     assert f"GET {URL}" in str(caught.value)
 
 
-def test_without_network_attempts_there_is_no_retry(client):
+def test_max_network_attempts_of_zero_is_no_retry(client):
     client.max_network_attempts = 0
     attempts = pdpyras._Attempts(client, "GET", URL)
     with pytest.raises(pdpyras.PDClientError, match="1 attempt "):
@@ -438,7 +440,7 @@ def test_what_no_retry_can_cure(error, client):
     assert str(error) in str(caught.value)
 
 
-def test_retries_of_both_kinds_have_limits_of_their_own(client):
+def test_max_http_attempts_and_max_network_attempts_count_apart(client):
     client.retry[500] = 2
     client.max_http_attempts = 2
     client.max_network_attempts = 1
@@ -469,7 +471,9 @@ def test_retries_of_both_kinds_have_limits_of_their_own(client):
     ],
     ids=repr,
 )
-def test_the_reason_is_said_in_words(error, timeout, expected, client):
+def test_the_reason_for_giving_up_is_said_in_words(
+    error, timeout, expected, client
+):
     client.max_network_attempts = 0
     attempts = pdpyras._Attempts(client, "GET", URL, {"timeout": timeout})
     with pytest.raises(pdpyras.PDClientError) as caught:
@@ -521,7 +525,7 @@ def test_giving_up_is_logged(client, caplog):
     assert "retry[500]=1" in record.getMessage()
 
 
-def test_it_is_logged_by_the_session(client, caplog):
+def test_retries_are_logged_by_the_log_of_the_session(client, caplog):
     mine = logging.Logger("mine")  # noqa: LOG001
     mine.addHandler(caplog.handler)
     client.log = mine
@@ -568,7 +572,7 @@ def test_ratelimit_reset_and_retry_after_over_the_wire(server, session, naps):
     assert naps == [7, 11, 12]
 
 
-def test_a_503_says_how_long(server, session, naps):
+def test_retry_after_of_a_503_over_the_wire(server, session, naps):
     session.retry[503] = 2
     server.reply(503, headers={"Retry-After": "21"})
     server.reply(503, headers={"Retry-After": "never"})
@@ -683,7 +687,9 @@ def test_an_error_that_a_hook_raises_is_the_callers(server, session, naps):
     assert naps == [] and len(server.requests) == 1
 
 
-def test_so_it_is_behind_a_redirect(server, session, naps):
+def test_an_error_that_a_hook_raises_behind_a_redirect_is_the_callers(
+    server, session, naps
+):
     def check(response, **_):
         if response.status_code == 200:
             raise ValueError("mine")

@@ -335,7 +335,7 @@ def test_requests_are_prepared_as_requests_does(options):
     ids=repr,
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_requests_are_prepared_as_requests_does_there_too(method, options):
+def test_odd_requests_are_prepared_as_requests_does(method, options):
     check_preparation(
         **dict({"url": "https://h/", "method": method}, **options)
     )
@@ -390,7 +390,7 @@ def test_no_content_type_on_delete(server, session):
 
 
 @pytest.mark.parametrize("kind", ["default_from", "default_sender"])
-def test_the_sender(kind, server):
+def test_default_from_is_sent_as_from(kind, server):
     with pdpyras.APISession(KEY, **{kind: "me@example.com"}) as session:
         session.url = server.url
         assert session.default_from == "me@example.com"
@@ -980,7 +980,9 @@ METHODS = [
         (503, pdpyras.PDServerError),
     ],
 )
-def test_they_raise_on_an_error_status(method, status, kind, server, session):
+def test_r_and_j_methods_raise_on_an_error_status(
+    method, status, kind, server, session
+):
     server.reply(status, json={"error": {"message": "No."}})
     with pytest.raises(pdpyras.PDHTTPError) as caught:
         getattr(session, method)("users/P1")
@@ -989,7 +991,9 @@ def test_they_raise_on_an_error_status(method, status, kind, server, session):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_they_take_a_resource_in_place_of_a_url(method, server, session):
+def test_r_and_j_methods_take_a_resource_in_place_of_a_url(
+    method, server, session
+):
     user = {"id": "P1", "self": server.url + "/users/P1", "type": "user"}
     before = copy.deepcopy(user)
     server.reply(json={"user": user})
@@ -1058,7 +1062,9 @@ def test_the_callers_dicts_are_never_changed(method, server, session):
 
 @pytest.mark.parametrize("options", [{"timeout": 7}, {"stream": True}])
 @pytest.mark.parametrize("method", METHODS)
-def test_they_pass_keyword_arguments_on(method, options, session, parent):
+def test_r_and_j_methods_pass_keyword_arguments_on(
+    method, options, session, parent
+):
     parent.body = b'{"user": {}}'
     getattr(session, method)("users/P1", verify=False, **options)
     passed = parent.calls[0][1]
@@ -1068,7 +1074,7 @@ def test_they_pass_keyword_arguments_on(method, options, session, parent):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_they_go_through_methods_that_may_be_replaced(
+def test_r_and_j_methods_go_through_methods_that_may_be_replaced(
     method, session, monkeypatch, server
 ):
     """On a subclass as well as, by a test, on the class itself."""
@@ -1445,7 +1451,9 @@ def test_a_request_made_by_hand_has_it_for_the_api_only(
         ("", "https://h.example/x", False),
     ],
 )
-def test_by_hand_it_goes_to_no_other_region(base, url, is_sent, cookies):
+def test_a_request_made_by_hand_has_no_key_for_another_region(
+    base, url, is_sent, cookies
+):
     with pdpyras.APISession(KEY) as session:
         session.url = base
         by_hand = requests.Request("GET", url, cookies=cookies)

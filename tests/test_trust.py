@@ -484,7 +484,7 @@ def test_netrc_does_not_replace_the_key(netrc, session, server):
     ] * 4 + [[f"Bearer {KEY}"]]
 
 
-def test_netrc_in_the_home_directory_does_not_either(
+def test_netrc_in_the_home_directory_does_not_replace_the_key(
     session, server, monkeypatch, tmp_path
 ):
     (tmp_path / ".netrc").write_text("default login any password word\n")
@@ -553,7 +553,7 @@ def test_proxies_of_the_session_and_of_the_call(session, server):
         assert (len(first.requests), len(second.requests)) == (1, 1)
 
 
-def test_the_environment_is_ignored_where_the_user_says_so(
+def test_without_trust_env_the_environment_is_ignored(
     session, server, monkeypatch
 ):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{wire.closed_port()}")

@@ -46,15 +46,21 @@ def careful(session, server):
 # ---------------------------------------------------------------------------
 
 
-def test_by_default_they_are_repeated(session, events, changes):
+def test_retry_ambiguous_writes_is_on_by_default(
+    session, events, changes, server, naps
+):
     assert pdpyras.PDSession.retry_ambiguous_writes is True
     for each in (session, events, changes):
         assert each.retry_ambiguous_writes is True
+        server.fault("reset", "status")
+        assert each.post("anything", json={}).ok
+    assert naps == [3] * 3
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize("kind, stage", AMBIGUOUS)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_a_write_whose_answer_was_lost_is_an_error_at_once(
+def test_without_retry_ambiguous_writes_a_loss_is_an_error(
     method, kind, stage, careful, server, naps
 ):
     server.fault(kind, stage)
@@ -74,7 +80,7 @@ def test_a_write_whose_answer_was_lost_is_an_error_at_once(
 
 @pytest.mark.parametrize("kind, stage", AMBIGUOUS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_what_may_be_done_twice_is_repeated(
+def test_without_retry_ambiguous_writes_idempotent_methods_are_repeated(
     method, kind, stage, careful, server, naps
 ):
     server.fault(kind, stage)
@@ -83,7 +89,7 @@ def test_what_may_be_done_twice_is_repeated(
     assert naps == [3]
 
 
-def test_what_the_caller_had_caught_before_does_not_count(
+def test_an_error_that_the_caller_is_handling_does_not_count(
     events, server, naps
 ):
     """A refused connection elsewhere says nothing about this event."""
@@ -109,7 +115,7 @@ def test_a_dead_pooled_connection_is_ambiguous_too(careful, server, naps):
     assert naps == []
 
 
-def test_an_iteration_by_post_is_a_post(careful, server, naps):
+def test_an_iteration_by_post_is_an_ambiguous_write(careful, server, naps):
     server.fault("reset", "status")
     with pytest.raises(pdpyras.PDClientError, match="retry_ambiguous_writes"):
         careful.list_all("analytics/raw/incidents", json={})
@@ -117,7 +123,7 @@ def test_an_iteration_by_post_is_a_post(careful, server, naps):
 
 
 @pytest.mark.parametrize("kind", ["events", "changes"])
-def test_events_are_writes(kind, request, server, naps):
+def test_events_are_ambiguous_writes(kind, request, server, naps):
     session = request.getfixturevalue(kind)
     session.retry_ambiguous_writes = False
     server.fault("reset", "status")
@@ -139,7 +145,9 @@ def test_an_answer_that_asks_for_a_retry_is_not_ambiguous(
     assert len(naps) == 1 and len(server.requests) == 2
 
 
-def test_a_redirect_that_leads_nowhere(careful, server, naps):
+def test_a_write_that_is_redirected_to_nowhere_is_ambiguous(
+    careful, server, naps
+):
     """The redirect is the answer: what was asked for has happened."""
     nowhere = f"http://127.0.0.1:{wire.closed_port()}/users/P1"
     server.handler = lambda request: wire.Answer(
@@ -150,7 +158,7 @@ def test_a_redirect_that_leads_nowhere(careful, server, naps):
     assert len(server.requests) == 1 and naps == []
 
 
-def test_it_is_a_setting_of_each_session_and_may_be_of_a_class():
+def test_retry_ambiguous_writes_is_set_on_a_session_or_a_class():
     class Careful(pdpyras.APISession):
         retry_ambiguous_writes = False
 
@@ -290,13 +298,15 @@ def alerts(server):
     return server.handler
 
 
-def test_by_default_the_api_makes_the_key(events, server, alerts):
+def test_without_client_dedup_keys_the_api_makes_the_key(
+    events, server, alerts
+):
     assert pdpyras.EventsAPISession.client_dedup_keys is False
     assert events.trigger("Disk is full", "db1") == "made-by-api-0"
     assert "dedup_key" not in server.requests[0].json
 
 
-def test_without_client_keys_a_lost_answer_pages_twice(
+def test_without_client_dedup_keys_a_lost_answer_pages_twice(
     events, server, alerts, naps
 ):
     """The reason for the setting: this is the default, as documented."""
@@ -313,7 +323,7 @@ def test_without_client_keys_a_lost_answer_pages_twice(
         lambda events: events.send_event("trigger", payload={"summary": "x"}),
     ],
 )
-def test_the_client_makes_the_key_before_the_first_send(
+def test_client_dedup_keys_are_made_before_the_first_send(
     send, events, server, alerts, naps
 ):
     events.client_dedup_keys = True
@@ -327,20 +337,20 @@ def test_the_client_makes_the_key_before_the_first_send(
     assert re.fullmatch("[0-9a-f]{32}", key)
 
 
-def test_the_keys_of_the_client_are_all_different(events, alerts):
+def test_client_dedup_keys_are_all_different(events, alerts):
     events.client_dedup_keys = True
     keys = {events.trigger("Disk is full", "db1") for _ in range(20)}
     assert len(keys) == len(alerts.keys) == 20
 
 
-def test_a_key_that_is_given_stays(events, server, alerts):
+def test_a_dedup_key_that_is_given_stays(events, server, alerts):
     events.client_dedup_keys = True
     assert events.trigger("Disk is full", "db1", dedup_key="mine") == "mine"
     events.resolve("mine")
     assert alerts.keys == ["mine"]
 
 
-def test_no_key_is_made_for_what_needs_one(events, server):
+def test_client_dedup_keys_are_for_trigger_only(events, server):
     events.client_dedup_keys = True
     for action in ("acknowledge", "resolve"):
         with pytest.raises(ValueError, match="dedup_key"):
@@ -348,7 +358,7 @@ def test_no_key_is_made_for_what_needs_one(events, server):
     assert server.requests == []
 
 
-def test_the_callers_properties_get_no_key(events, alerts):
+def test_client_dedup_keys_leave_the_callers_payload_alone(events, alerts):
     events.client_dedup_keys = True
     payload = {"summary": "Disk is full", "source": "db1"}
     events.send_event("trigger", payload=payload)
@@ -404,7 +414,9 @@ def test_killed_at_any_byte_of_the_answer_there_is_one_alert(
     assert len(naps) == sum(map(len, answer))
 
 
-def test_many_threads_page_once_each(events, server, alerts, naps):
+def test_with_client_dedup_keys_many_threads_page_once_each(
+    events, server, alerts, naps
+):
     events.client_dedup_keys = True
     events.max_network_attempts = 40
     for _ in range(12):
