@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import API, KEY
 
-API = "https://api.pagerduty.com"
 FILE = Path(pdpyras.__file__).resolve()
 
 CONSTANTS = [

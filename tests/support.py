@@ -11,7 +11,9 @@ import pytest
 from tests import wire
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+API = "https://api.pagerduty.com"
 KEY = "not-a-real-key"
+ROUTING_KEY = "not-a-real-routing-key"
 FOREIGN = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -19,6 +21,21 @@ FOREIGN = (
     "SSL_CERT_DIR",
     "NETRC",
 )
+
+
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="there is no fork"
+)
+#: Python 3.12 dislikes a fork beside the threads of the test server.
+may_fork = pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*:DeprecationWarning"
+)
+
+
+def read(*path: str) -> str:
+    """The text of a file of this repository."""
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+        return file.read()
 
 
 def load_script(*path: str) -> Any:
@@ -87,6 +104,21 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
     recorder = Naps()
     monkeypatch.setattr(pdpyras.time, "sleep", recorder)
     return recorder
+
+
+@pytest.fixture
+def tables() -> Iterator[Any]:
+    """The module, whose public tables are put back after the test."""
+    import pdpyras
+
+    paths = list(pdpyras.CANONICAL_PATHS)
+    cursors = list(pdpyras.CURSOR_BASED_PAGINATION_PATHS)
+    wrappers = dict(pdpyras.ENTITY_WRAPPER_CONFIG)
+    yield pdpyras
+    pdpyras.CANONICAL_PATHS[:] = paths
+    pdpyras.CURSOR_BASED_PAGINATION_PATHS[:] = cursors
+    pdpyras.ENTITY_WRAPPER_CONFIG.clear()
+    pdpyras.ENTITY_WRAPPER_CONFIG.update(wrappers)
 
 
 @pytest.fixture(scope="session")

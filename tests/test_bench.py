@@ -11,22 +11,17 @@ import sys
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, read
 
-FIGURES = os.path.join(ROOT, "sphinx", "source", "figures")
-
-
-def read(name):
-    with open(os.path.join(FIGURES, name), encoding="utf-8") as file:
-        return file.read()
+FIGURES = ("sphinx", "source", "figures")
 
 
 def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
     monkeypatch.syspath_prepend(os.path.join(ROOT, "tools", "bench"))
     figure = importlib.import_module("figure")
     results = figure.read()
-    assert read("performance.svg") == figure.figure(results)
-    assert read("performance.csv") == figure.table(results)
+    assert read(*FIGURES, "performance.svg") == figure.figure(results)
+    assert read(*FIGURES, "performance.csv") == figure.table(results)
     assert "5.4.1" in figure.table(results)
 
 

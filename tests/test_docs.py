@@ -37,9 +37,15 @@ import requests
 
 import pdpyras
 from pdpyras_sandbox import Sandbox
-from tests.support import KEY, load_script, redirect_sessions
+from tests.support import (
+    KEY,
+    ROOT,
+    ROUTING_KEY,
+    load_script,
+    read,
+    redirect_sessions,
+)
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCE = os.path.join(ROOT, "sphinx", "source")
 SPHINX = ("sphinx", "furo", "sphinx_copybutton")
 
@@ -47,8 +53,6 @@ SPHINX = ("sphinx", "furo", "sphinx_copybutton")
 OPTIONAL = (
     *("distributed", "pandas", "requests_mock", "responses", "rich", "tqdm"),
 )
-
-ROUTING_KEY = "not-a-real-routing-key"
 
 
 # ---------------------------------------------------------------------------
@@ -121,11 +125,6 @@ def indented(lines: Sequence[str], margin: int) -> Iterator[str]:
         if line.strip() and len(line) - len(line.lstrip()) <= margin:
             return
         yield line
-
-
-def read(path: str) -> str:
-    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-        return file.read()
 
 
 def pages() -> List[str]:
@@ -269,15 +268,6 @@ def logging_as_it_was() -> Iterator[None]:
         log.handlers[:] = handlers
 
 
-@pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The public tables are put back after a sample has extended them."""
-    for name in ("CANONICAL_PATHS", "CURSOR_BASED_PAGINATION_PATHS"):
-        monkeypatch.setattr(pdpyras, name, list(getattr(pdpyras, name)))
-    config = dict(pdpyras.ENTITY_WRAPPER_CONFIG)
-    monkeypatch.setattr(pdpyras, "ENTITY_WRAPPER_CONFIG", config)
-
-
 def run_page(page: str, text: str, names: Dict[str, Any], capsys: Any) -> None:
     """Run the samples of a page; skip at the end what could not run."""
     missing: Dict[str, List[int]] = {}
@@ -341,7 +331,7 @@ def run_program(code: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_samples_of_page(
-    page: str, box: Sandbox, tables: None, naps: Any, capsys: Any
+    page: str, box: Sandbox, tables: Any, naps: Any, capsys: Any
 ) -> None:
     names = presupposed(page)
     before = list(naps)
@@ -354,7 +344,7 @@ def test_samples_of_page(
 
 @pytest.mark.parametrize("name", sorted(DOCSTRINGS))
 def test_samples_of_docstring(
-    name: str, box: Sandbox, tables: None, naps: Any, capsys: Any
+    name: str, box: Sandbox, tables: Any, naps: Any, capsys: Any
 ) -> None:
     names = {"API_KEY": KEY, "ROUTING_KEY": ROUTING_KEY}
     run_page(name, DOCSTRINGS[name], names, capsys)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import pdpyras_sandbox
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "examples"
+EXAMPLES = Path(ROOT) / "examples"
 
 #: A stand-in for the sandbox: the same, behind a proxy that spoils some of
 #: the answers. ``FLAW`` says which; without one it spoils none.

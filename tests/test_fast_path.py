@@ -24,11 +24,10 @@ import requests
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import API, KEY
 
 REQUESTS = tuple(int(part) for part in requests.__version__.split(".")[:2])
 USER = {"user": {"id": "P1", "name": "Jane"}}
-API = "https://api.pagerduty.com"
 
 
 def echo(request):

@@ -19,9 +19,7 @@ import pytest
 import pdpyras
 from pdpyras_sandbox import Sandbox
 from tests import wire
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-KEY = "not-a-real-key"
+from tests.support import KEY, ROOT
 
 # What the lines of the scripts share.
 BEGINNING = f"""

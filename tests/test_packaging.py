@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 
 import pdpyras
 from tests import wire
+from tests.support import ROOT, read
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TYPED_CLIENT = """
 from typing import Any, Dict, Optional
 
@@ -62,11 +62,6 @@ pdpyras.EventsAPISession("any-key").resolve(5)
 pdpyras_sandbox.Sandbox().no_such_method()
 APIConnector().no_such_method()
 """
-
-
-def read(*names: str) -> str:
-    with open(os.path.join(ROOT, *names), encoding="utf-8") as file:
-        return file.read()
 
 
 def lines(name: str) -> List[str]:

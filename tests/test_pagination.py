@@ -813,19 +813,6 @@ def test_a_body_where_none_is_taken(server, session):
 # -- Rows that the caller adds ---------------------------------------------
 
 
-@pytest.fixture
-def tables():
-    """The public tables, and what they were before the test after it."""
-    paths = list(pdpyras.CANONICAL_PATHS)
-    cursors = list(pdpyras.CURSOR_BASED_PAGINATION_PATHS)
-    wrappers = dict(pdpyras.ENTITY_WRAPPER_CONFIG)
-    yield pdpyras
-    pdpyras.CANONICAL_PATHS[:] = paths
-    pdpyras.CURSOR_BASED_PAGINATION_PATHS[:] = cursors
-    pdpyras.ENTITY_WRAPPER_CONFIG.clear()
-    pdpyras.ENTITY_WRAPPER_CONFIG.update(wrappers)
-
-
 def test_a_path_that_the_caller_adds(tables, server, session):
     server.handler = Collection(3, "widgets")
     with pytest.raises(pdpyras.URLError):

@@ -16,17 +16,8 @@ import pytest
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, ROOT, may_fork, needs_fork
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-needs_fork = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="there is no fork"
-)
-#: Python 3.12 dislikes a fork beside the threads of the test server.
-may_fork = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*:DeprecationWarning"
-)
 every_method = pytest.mark.parametrize(
     "method",
     [

@@ -4,22 +4,18 @@ That the tests exist is checked in ``test_docs.py``. Here: that no sentence
 is without one, and that no part of the library goes without promises.
 """
 
-import os
 import re
 
 import pytest
 
-PAGE = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    *("sphinx", "source", "promises.rst"),
-)
+from tests.support import read
+
 TEST = r"``(test_\w+)\.py::(test_\w+)``"
 
 
 def page():
     """The sentences of the page, and the modules whose tests each names."""
-    with open(PAGE, encoding="utf-8") as stream:
-        lines = stream.read().splitlines()
+    lines = read("sphinx", "source", "promises.rst").splitlines()
     text = []
     for line in lines:
         if re.fullmatch(r"=+|-+", line):

@@ -38,15 +38,12 @@ import pdpyras
 from api_toolkit.connector import APIConnector
 from pdpyras_sandbox import Sandbox
 from tests import wire
-from tests.support import KEY, redirect_sessions
+from tests.support import API, KEY, ROOT, ROUTING_KEY, redirect_sessions
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCUMENTS = os.environ.get(
     "PDPYRAS_SEEDS", os.path.join(ROOT, "..", "shared", "seeds")
 )
-PUBLIC_URL = "https://api.pagerduty.com"
 OAUTH_TOKEN = "not-a-real-oauth-token"
-ROUTING_KEY = "not-a-real-routing-key"
 
 
 # ---------------------------------------------------------------------------
@@ -307,7 +304,7 @@ def debugging(desk: Desk) -> None:
 
 @sample("000-26", "001-14")
 def a_proxy(desk: Desk) -> None:
-    desk.api.url = PUBLIC_URL
+    desk.api.url = API
     desk.run()
     assert desk.api.proxies["https"] == "10.42.187.3:4012"
     with wire.Proxy() as proxy:
@@ -394,8 +391,8 @@ def multi_valued_parameters(desk: Desk) -> None:
 def spelled_out(code: str) -> List[str]:
     """Path and query of the requests that comments spell out."""
     urls = re.findall(r"^# GET (\S+)$", code, re.MULTILINE)
-    assert urls and all(url.startswith(PUBLIC_URL) for url in urls)
-    return [url[len(PUBLIC_URL) :] for url in urls]
+    assert urls and all(url.startswith(API) for url in urls)
+    return [url[len(API) :] for url in urls]
 
 
 @sample("000-10")

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import logging
 import multiprocessing
-import os
 import pickle
 import re
 import traceback
@@ -15,9 +14,7 @@ import requests
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
-
-API = "https://api.pagerduty.com"
+from tests.support import API, KEY, may_fork, needs_fork
 
 
 @pytest.fixture
@@ -921,15 +918,6 @@ def _in_a_worker(session):
     return session, state(session), events.trigger("summary", "source")
 
 
-needs_fork = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="there is no fork"
-)
-#: Python 3.12 dislikes a fork beside the threads of the test server.
-may_fork = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*:DeprecationWarning"
-)
-
-
 @may_fork
 @pytest.mark.parametrize(
     "method", ["spawn", pytest.param("fork", marks=needs_fork)]
@@ -955,21 +943,6 @@ def test_a_session_works_in_another_process(method, server):
     assert session.api_call_counts["GET /users/{id}"] == 2
     (sent,) = [r for r in server.requests if r.path == "/users/P3"]
     assert sent.headers["Authorization"] == f"Bearer {KEY}"
-
-
-@may_fork
-@needs_fork
-def test_a_fork_shares_no_connection(server, session):
-    session.get("/users/P1")
-    child = multiprocessing.get_context("fork").Process(
-        target=session.get, args=("/users/P2",)
-    )
-    child.start()
-    child.join(30)
-    session.get("/users/P3")
-    assert child.exitcode == 0
-    connections = {r.path[-2:]: r.connection for r in server.requests}
-    assert connections == {"P1": 1, "P2": 2, "P3": 1}
 
 
 # Debugging
