@@ -344,8 +344,10 @@ def test_32_threads_make_200_requests_each():
         with pdpyras.APISession(KEY) as session:
             session.url = server.stdout.readline().strip()
             wrong = []
+            barrier = threading.Barrier(threads)
 
             def work(thread):
+                barrier.wait(30)
                 for call in range(calls):
                     name = f"T{thread}C{call}"
                     try:
@@ -364,10 +366,45 @@ def test_32_threads_make_200_requests_each():
             for worker in workers:
                 worker.join()
             counts = session.api_call_counts
+            assert session.total_call_count == threads * calls
             assert session.total_call_time > 0
+            assert session.total_call_time == pytest.approx(
+                sum(session.api_time.values())
+            )
     finally:
         server.stdin.close()
         server.stdout.close()
         server.wait(30)
     assert wrong == []
     assert counts == {"GET /users/{id}": threads * calls}
+
+
+class Hesitant(dict):
+    """A dict whose reader is overtaken by others before it can write."""
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        threading.Event().wait(0.001)
+        return value
+
+    def get(self, key, default=None):
+        value = super().get(key, default)
+        threading.Event().wait(0.001)
+        return value
+
+
+def test_counters_lose_nothing_to_a_race(server, session):
+    session.timeout = 30
+    session.api_call_counts = Hesitant()
+    session.api_time = Hesitant()
+    workers = [
+        threading.Thread(
+            target=lambda: [session.get("/users/P1") for _ in range(10)]
+        )
+        for _ in range(8)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert dict(session.api_call_counts) == {"GET /users/{id}": 80}
