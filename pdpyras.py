@@ -21,6 +21,7 @@ What goes wrong is raised as one of these::
 
     URLError             the URL names nothing that this client may ask for
     PDClientError        no answer was received, or none was asked for
+     +-- PDDeadlineError  the call's deadline has passed
      +-- PDHTTPError     the API answered with an error status
           +-- PDRateLimitError  429, and the wait is longer than allowed
           +-- PDServerError     5xx, or an answer against its own schema
@@ -32,6 +33,8 @@ rate limits, pagination, errors and wrapped entities.
 .. _Requests: https://requests.readthedocs.io/
 """
 
+import http.client
+import io
 import json
 import logging
 import os
@@ -44,7 +47,7 @@ import time
 import unicodedata
 import warnings
 import weakref
-from collections import abc
+from collections import abc, deque
 from copy import copy
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -54,6 +57,7 @@ from typing import (
     Any,
     Callable,
     Collection,
+    Deque,
     Dict,
     FrozenSet,
     Generic,
@@ -69,7 +73,7 @@ from typing import (
     Union,
     cast,
 )
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 import requests
 from requests import Response
@@ -82,8 +86,9 @@ from requests.exceptions import (
     RequestException,
 )
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent, requote_uri
-from urllib3 import HTTPResponse
+from requests.utils import default_user_agent
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -92,6 +97,7 @@ from urllib3.exceptions import (
     PoolError,
     UnrewindableBodyError,
 )
+from urllib3.util import Timeout
 
 __version__ = "6.0.0"
 
@@ -105,6 +111,7 @@ __all__ = [
     "HTTPError",
     "ITERATION_LIMIT",
     "PDClientError",
+    "PDDeadlineError",
     "PDHTTPError",
     "PDRateLimitError",
     "PDServerError",
@@ -171,6 +178,12 @@ _RATE_LIMIT_WINDOW = 60
 _MIN_RETRY_AFTER = 0.1
 _MAX_RETRY_AFTER = 3600
 
+# Seconds from which on a wait is worth a warning.
+_LONG_WAIT = 10
+
+# Statuses after which a GET may be repeated (see `retry_reads`).
+_GATEWAY_STATUSES = (500, 502, 503, 504)
+
 # How often a cursor comes again before it is taken for a circle.
 _MAX_CURSOR_REPEATS = 3
 
@@ -181,8 +194,16 @@ _MAX_PREFETCH = 16
 # that, as a rule, the caller finds no thread at work behind its back.
 _CLOSE_TIMEOUT = 1.0
 
-# Connections that are kept open to one host.
-_MAX_CONNECTIONS = 16
+# Seconds for which an idle connection is trusted to be open still. Load
+# balancers close theirs after 60 seconds, without waiting for a request that
+# is on its way.
+_MAX_IDLE_TIME = 50
+
+# Seconds that stand for "no time limit" at a socket: what poll() can count.
+_MAX_SOCKET_TIMEOUT = 2**31 // 1000 - 1
+
+# Bytes that are read from an answer at once, before decompression.
+_READ_SIZE = 10240
 
 _SEVERITIES = ("critical", "error", "warning", "info")
 _MAX_SUMMARY_LENGTH = 1024  # characters
@@ -392,6 +413,13 @@ class PDRateLimitError(PDHTTPError):
     def __reduce__(self) -> Tuple[Any, ...]:
         arguments = (self.msg, self.response, self.retry_after)
         return type(self), arguments, dict(self.__dict__)
+
+
+class PDDeadlineError(PDClientError):
+    """The ``deadline`` of a call has passed, or would pass in the next pause.
+
+    ``response`` is the last answer, or None where none was received.
+    """
 
 
 class _ReceivedResponse(Response):
@@ -1122,8 +1150,6 @@ def _is_collection(path: str, operation: _Operation) -> bool:
 # first, and an import need not wait for that.
 _FULL_URL = r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)"
 
-_DOT_SEGMENT = r"/(\.|%2e){1,2}(?=/|$)"
-
 _HOST_AND_PORT = r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -1181,7 +1207,7 @@ def normalize_url(base_url: str, url: str) -> str:
     base, base_origin, base_path = _base(base_url)
     if not url.isprintable() and any(c < " " or c == "\x7f" for c in url):
         raise URLError(f"The URL {url!r} contains a control character.")
-    is_suspect = "/." in url or "%2" in url or url[:1] == "."
+    is_suspect = "/." in url or "%" in url or "\\" in url or url[:1] == "."
     if is_suspect and _leads_up(url):
         raise URLError(f"The URL {url!r} leads up with dots (. or ..).")
     if url.startswith(base) and url[len(base) : len(base) + 1] in "/?#":
@@ -1213,15 +1239,39 @@ def _is_inside(base_url: str, full_url: str) -> bool:
     )
 
 
+def _is_inside_or_upgraded(base_url: str, full_url: str) -> bool:
+    """The same; or to the same host, by https instead of http?"""
+    if _is_inside(base_url, full_url):
+        return True
+    host = urlsplit(full_url).hostname
+    return (
+        base_url[:5].lower() == "http:"
+        and full_url[:6].lower() == "https:"
+        and urlsplit(base_url).hostname == host
+        and "@" not in urlsplit(full_url).netloc
+    )
+
+
 def _is_below(path: str, base_path: str) -> bool:
     following = path[len(base_path) :][:1]
     return path.startswith(base_path) and following in ("", *"/?#")
 
 
 def _leads_up(url: str) -> bool:
-    """Is there a ``.`` or ``..`` among the nodes, in any spelling?"""
-    path = "/" + url.partition("#")[0].partition("?")[0]
-    return re.search(_DOT_SEGMENT, path, re.IGNORECASE) is not None
+    """Is there a ``.`` or ``..`` among the nodes, in any spelling?
+
+    Servers and proxies differ in what they take for a slash, in how often
+    they decode a path, and in whether they cut off ``;`` and what follows.
+    """
+    path = url.partition("#")[0].partition("?")[0]
+    while True:
+        nodes = path.replace("\\", "/").split("/")
+        if any(node.partition(";")[0] in (".", "..") for node in nodes):
+            return True
+        decoded = unquote(path, errors="replace")
+        if decoded == path:
+            return False
+        path = decoded
 
 
 def _is_other_region(origin: _Origin, base_origin: _Origin) -> bool:
@@ -1533,7 +1583,11 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
 
     requests merges the session's headers into those of every request, and
     checks them all. With these, which no one else makes, it need not.
+
+    :ivar progress: of the attempt that they are for (see ``_Progress``)
     """
+
+    progress: Any = None
 
 
 _HEADER_NAME = r"[!-9;-~]+"
@@ -1971,41 +2025,74 @@ def _is_transient(error: BaseException) -> bool:
 _NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError)
 
 
-def _failed_to_connect(
-    error: BaseException, handled: Optional[BaseException]
-) -> bool:
-    """Did it fail before anything of the request was sent?
+class _Deadline:
+    """The moment at which a call ends, whatever happens.
 
-    The type of an error tells where it can. TLS handshakes that fail and
-    proxies that open no tunnel raise the same types as a connection that
-    breaks later; what they have in common is that urllib3 was connecting.
-
-    :param error: what the attempt raised
-    :param handled: an exception that was being handled already when the call
-        began; it and what led to it are ignored
+    :param seconds: from now on
     """
-    for link in _chain(error, handled):
-        if isinstance(link, _NOT_CONNECTED) or _was_connecting(link):
-            return True
-    return False
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left; negative once it has passed."""
+        return self._end - time.monotonic()
+
+    def charge(self, seconds: float) -> None:
+        """Count time that did not pass: of a pause that a test skips."""
+        self._end -= max(seconds, 0)
 
 
-def _was_connecting(error: BaseException) -> bool:
-    """Was it raised while urllib3 or http.client made a connection?"""
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        module = str(frame.f_globals.get("__name__"))
-        if frame.f_code.co_name == "connect" and (
-            module.startswith(("urllib3.", "http."))
-        ):
-            return True
-        trace = trace.tb_next
-    return False
+def _new_deadline(seconds: Any) -> Optional[_Deadline]:
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, (int, float)) and seconds is not True
+    if not is_number or not 0 < seconds < float("inf"):
+        raise ValueError(
+            f"deadline must be a positive number of seconds, or None, not "
+            f"{seconds!r}."
+        )
+    return _Deadline(seconds)
+
+
+class _Progress:
+    """How far an attempt has come. The transport notes it.
+
+    :ivar deadline: of the call, or None
+    :ivar max_size: bytes that the answer may have, or None
+    :ivar needs_new_connection: the last one was found dead
+    :ivar is_reused: the connection had served another request
+    :ivar is_sent: something of the request may have left
+    :ivar is_answered: something of an answer has come
+    :ivar has_chunk: a part of a chunked body has come
+    :ivar hook_error: what a hook of the caller has raised
+    :ivar leave: to be called with the answer, before hooks see it
+    """
+
+    deadline: Optional[_Deadline] = None
+    max_size: Optional[int] = None
+    needs_new_connection = False
+    is_reused = False
+    is_noted = False
+    is_sent = False
+    is_answered = False
+    has_chunk = False
+    hook_error: Optional[BaseException] = None
+    leave: Optional[Callable[[Any], None]] = None
+
+    def begin(self) -> None:
+        """Forget the attempt before."""
+        self.is_reused = self.is_noted = False
+        self.is_sent = self.is_answered = self.has_chunk = False
+        self.hook_error = None
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _Progress, ()  # A pickled answer needs nothing of it.
 
 
 def _chain(
-    error: BaseException, end: Optional[BaseException]
+    error: BaseException, end: Optional[BaseException] = None
 ) -> Iterator[BaseException]:
     """An error, and those in whose handling it was raised, up to an end."""
     seen: List[Optional[BaseException]] = [end]
@@ -2014,6 +2101,29 @@ def _chain(
         seen.append(link)
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _forget_frames(
+    error: BaseException, end: Optional[BaseException] = None
+) -> None:
+    """Drop the frames that an error leads to, of other libraries' code.
+
+    Their local variables hold the credentials of the request, and crash
+    reporters send these along.
+
+    :param end: an exception that was being handled already when the call
+        began; it and what led to it are the caller's
+    """
+    pending = [error]
+    seen: List[Optional[BaseException]] = [None, end]
+    while pending:
+        link = pending.pop()
+        if link not in seen:
+            seen.append(link)
+            link.__traceback__ = None
+            others = (link.__cause__, link.__context__, *link.args)
+            others += (getattr(link, "reason", None),)
+            pending += [o for o in others if isinstance(o, BaseException)]
 
 
 def _root_cause(error: BaseException) -> str:
@@ -2041,15 +2151,20 @@ class _Body:
     def __init__(self, options: Dict[str, Any]) -> None:
         self._files: List[Tuple[Any, int]] = []
         self.replayable = True
-        self._note(options.get("data"))
-        files = options.get("files")
-        if files:
-            parts = files.values() if hasattr(files, "values") else files
+        if options.get("data") is not None:
+            self._note(options["data"])
+        if options.get("files"):
+            self._note_parts(options["files"])
+
+    def _note_parts(self, parts: Any) -> None:
+        """Note all files, however deep they lie in dicts and tuples."""
+        if isinstance(parts, abc.Mapping):
+            parts = list(parts.values())
+        if isinstance(parts, (list, tuple)):
             for part in parts:
-                for item in (
-                    part if isinstance(part, (tuple, list)) else [part]
-                ):
-                    self._note(item)
+                self._note_parts(part)
+        else:
+            self._note(parts)
 
     def _note(self, data: Any) -> None:
         if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
@@ -2076,6 +2191,7 @@ class _Attempts:
     :param method: HTTP method in capitals
     :param url: for messages
     :param options: keyword arguments of the request
+    :param deadline: of the call, or None
     """
 
     def __init__(
@@ -2084,11 +2200,11 @@ class _Attempts:
         method: str,
         url: str,
         options: Optional[Dict[str, Any]] = None,
+        deadline: Optional[_Deadline] = None,
     ) -> None:
         options = options or {}
         self._session = session
         self._method = method
-        self._url = url
         self._endpoint = f"{method} {url}"
         self._timeout = options.get("timeout")
         self._body = _Body(options)
@@ -2097,6 +2213,16 @@ class _Attempts:
         self._network_retries = 0
         self._http_retries = 0
         self._retries_of_status: Dict[int, int] = {}
+        # Sending it twice is the same as sending it once.
+        self._is_idempotent = (
+            method in _IDEMPOTENT_METHODS or session._is_idempotent(options)
+        )
+        self._may_be_done = False  # An attempt may have been carried out.
+        self._met_stale_connection = False
+        self._deadline = deadline
+        self.progress = _Progress()
+        self.progress.deadline = deadline
+        self.progress.max_size = session.max_response_size
 
     def rewind(self) -> None:
         """Prepare the body to be sent once more."""
@@ -2109,17 +2235,23 @@ class _Attempts:
         :raises PDClientError: if the request must not be retried
         """
         reason = self._reason(error)
+        is_sent = self._is_sent(error)
+        _forget_frames(error, self._handled)
+        if self._deadline is not None and self._deadline.left() <= 0:
+            raise PDDeadlineError(self._past_deadline(reason)) from error
         if not _is_transient(error):
             received = getattr(error, "response", None)
             raise PDClientError(
                 f"{self._endpoint}: {reason}", received
             ) from error
-        if self._may_have_happened(error):
-            raise PDClientError(
-                f"{self._endpoint}: {reason} The API may or may not have "
-                "carried the request out. It is not repeated, because "
-                "retry_ambiguous_writes is False."
-            ) from error
+        if is_sent and not self._is_idempotent:
+            self._may_be_done = True
+            if not self._session.retry_ambiguous_writes:
+                raise PDClientError(
+                    f"{self._endpoint}: {reason} The API may or may not have "
+                    "carried the request out. It is not repeated, because "
+                    "retry_ambiguous_writes is False."
+                ) from error
         limit = self._session.max_network_attempts
         if not self._body.replayable:
             raise PDClientError(
@@ -2127,13 +2259,10 @@ class _Attempts:
                 "cannot be sent again; pass bytes or an open file instead."
             ) from error
         if self._network_retries >= limit:
-            raise PDClientError(
-                f"{self._endpoint}: gave up after {limit + 1} "
-                f"{'attempts' if limit else 'attempt'} "
-                f"(max_network_attempts={limit}). {reason}"
-            ) from error
+            raise PDClientError(self._gave_up(reason, limit)) from error
         self._network_retries += 1
-        wait = self._cooldown()
+        wait = self._pause_after_network_error()
+        self._check_deadline(wait, reason, None, error)
         self._session.log.warning(
             "%s: %s Retry %d of %d in %g s.",
             self._endpoint,
@@ -2144,6 +2273,31 @@ class _Attempts:
         )
         return wait
 
+    def _pause_after_network_error(self) -> float:
+        """Seconds to wait; 0 if it was only a connection that had ended.
+
+        A server closes an idle connection without a word, so that the
+        request that meets its end says nothing about the network. With a new
+        connection that cannot happen again.
+        """
+        progress = self.progress
+        is_stale = progress.is_reused and not progress.is_answered
+        if is_stale and not self._met_stale_connection:
+            self._met_stale_connection = True
+            progress.needs_new_connection = True
+            return 0
+        return self._cooldown()
+
+    def _gave_up(self, reason: str, limit: int) -> str:
+        text = (
+            f"{self._endpoint}: gave up after {limit + 1} "
+            f"{'attempts' if limit else 'attempt'} "
+            f"(max_network_attempts={limit}). {reason}"
+        )
+        if self._may_be_done:
+            text += " The API may or may not have carried the request out."
+        return text
+
     def after_response(self, response: Any) -> Optional[float]:
         """Decide what follows an answer.
 
@@ -2152,18 +2306,14 @@ class _Attempts:
         :raises PDHTTPError: the status is 401, and no entry of ``retry``
             says otherwise
         :raises PDRateLimitError: the wait is longer than ``max_rate_wait``
+        :raises PDDeadlineError: the wait would end after the deadline
         """
         status = response.status_code
         if status // 100 == 2:
             return None
-        retries = self._session.retry
-        if status in retries:
-            may_retry = self._may_retry_status(status, retries[status])
-        elif status == 401:
+        if status == 401 and status not in self._session.retry:
             raise PDHTTPError(self._unauthorized(response), response)
-        else:
-            may_retry = status == 429
-        if not may_retry:
+        if not self._may_retry(status):
             return None
         if not self._body.replayable:
             self._session.log.error(
@@ -2174,8 +2324,10 @@ class _Attempts:
             )
             return None
         wait = self._wait_after(response)
+        self._check_deadline(wait, f"Status {status}.", response)
+        is_quiet = status == 429 and wait < _LONG_WAIT
         self._session.log.log(
-            logging.DEBUG if status == 429 else logging.WARNING,
+            logging.DEBUG if is_quiet else logging.WARNING,
             "%s: status %d. Retrying in %g s.",
             self._endpoint,
             status,
@@ -2183,18 +2335,51 @@ class _Attempts:
         )
         return wait
 
-    def _may_have_happened(self, error: BaseException) -> bool:
-        if (
-            self._session.retry_ambiguous_writes
-            or self._method in _IDEMPOTENT_METHODS
-        ):
-            return False
-        # Behind a redirect it is another request that did not arrive.
-        failed = getattr(error, "request", None)
-        url = requote_uri(str(getattr(failed, "url", self._url)))
-        asked = requote_uri(self._url)
-        is_first = url.partition("?")[0] == asked.partition("?")[0]
-        return not (is_first and _failed_to_connect(error, self._handled))
+    def _may_retry(self, status: int) -> bool:
+        session = self._session
+        if status in session.retry:
+            is_ambiguous = status in (502, 504) and not self._is_idempotent
+            if is_ambiguous and not session.retry_ambiguous_writes:
+                return False
+            return self._may_retry_status(status, session.retry[status])
+        if status == 408:  # The server did not take the request.
+            return self._may_retry_status(status, session.max_network_attempts)
+        if status in _GATEWAY_STATUSES and self._method == "GET":
+            return session.retry_reads and self._may_retry_status(status, 3)
+        return status == 429
+
+    def _is_sent(self, error: BaseException) -> bool:
+        """May something of the request have arrived?"""
+        if self.progress.is_noted:
+            return self.progress.is_sent
+        # Another transport than ours has sent it. Then only types can tell.
+        return not any(
+            isinstance(link, _NOT_CONNECTED)
+            for link in _chain(error, self._handled)
+        )
+
+    def _past_deadline(self, reason: str) -> str:
+        seconds = cast(_Deadline, self._deadline).seconds
+        text = f"{self._endpoint}: the deadline of {seconds:g} s has passed."
+        if self.progress.is_sent and not self._is_idempotent:
+            reason += " The API may or may not have carried the request out."
+        return f"{text} {reason}"
+
+    def _check_deadline(
+        self,
+        wait: float,
+        reason: str,
+        response: Any,
+        error: Optional[BaseException] = None,
+    ) -> None:
+        """Refuse to begin a pause that would end too late."""
+        if self._deadline is None or wait < self._deadline.left():
+            return
+        raise PDDeadlineError(
+            f"{self._endpoint}: {reason} The next attempt would be due in "
+            f"{wait:g} s, after the deadline of {self._deadline.seconds:g} s.",
+            response,
+        ) from error
 
     def _may_retry_status(self, status: int, limit: int) -> bool:
         if limit == -1:
@@ -2219,35 +2404,42 @@ class _Attempts:
         return False
 
     def _cooldown(self) -> float:
-        """The next pause of the documented formula, in seconds."""
-        self._pause *= self._session.cooldown_factor()
+        """The next pause of the documented formula, in seconds.
+
+        What was capped is where a later pause grows from.
+        """
+        pause = self._pause * self._session.cooldown_factor()
+        self._pause = min(pause, self._session.sleep_timer_max)
         return self._pause
 
     def _wait_after(self, response: Any) -> float:
-        pause = self._cooldown()
+        wait = self._cooldown()
         if response.status_code not in (429, 503):
-            return pause
-        # It must not grow on behind the limit, until another failure gets it.
-        self._pause = wait = min(pause, self._session.sleep_timer_max)
+            return wait
         asked = _retry_after(response)
-        if asked:
-            wait = asked * (1 + self._session.stagger_cooldown * random())
         longest = self._session.max_rate_wait
-        is_rate_limit = response.status_code == 429
-        if is_rate_limit and longest is not None and wait > longest:
-            raise PDRateLimitError(
-                f"{self._endpoint}: status 429; the next attempt is due in "
-                f"{wait:g} s, which is longer than max_rate_wait "
-                f"({longest:g} s).",
-                response,
-                wait,
-            )
-        return wait
+        if longest is not None:
+            is_rate_limit = response.status_code == 429
+            due = wait if asked is None and is_rate_limit else asked or 0
+            if due > longest:
+                raise PDRateLimitError(
+                    f"{self._endpoint}: status {response.status_code}; the "
+                    f"next attempt is due in {due:g} s, which is longer than "
+                    f"max_rate_wait ({longest:g} s).",
+                    response,
+                    due,
+                )
+        if asked is None or asked > _MAX_RETRY_AFTER:
+            return wait
+        wait = asked * (1 + self._session.stagger_cooldown * random())
+        if longest is not None:
+            wait = min(wait, longest)
+        return min(wait, _MAX_RETRY_AFTER)
 
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, requests.exceptions.Timeout):
             timed_out = isinstance(error, requests.exceptions.ConnectTimeout)
-            if timed_out or _failed_to_connect(error, self._handled):
+            if timed_out or not self._is_sent(error):
                 return f"No connection within {self._seconds(0)}."
             return f"No answer within {self._seconds(1)}."
         return f"{_root_cause(error).rstrip('.')}."
@@ -2306,31 +2498,43 @@ def _retry_after(response: Any) -> Optional[float]:
     """Seconds that a response asks its client to wait; None: it does not.
 
     Of several usable headers the longest wait counts. ``ratelimit-reset``
-    (PagerDuty, "REST API Rate Limits") is the number of seconds left.
+    (PagerDuty, "REST API Rate Limits") is the number of seconds left; beside
+    a 503 it is about the rate limit only if nothing remains of that.
     """
-    values = (
-        _header(response, "ratelimit-reset"),
-        _header(response, "Retry-After"),
-    )
-    waits = [_seconds_until(value) for value in values if value]
-    return max(
-        (w for w in waits if _MIN_RETRY_AFTER <= w <= _MAX_RETRY_AFTER),
-        default=None,
-    )
+    values = [_header(response, "Retry-After")]
+    is_used_up = _header(response, "ratelimit-remaining") == "0"
+    if response.status_code == 429 or is_used_up:
+        values.append(_header(response, "ratelimit-reset"))
+    now = _header(response, "Date")
+    waits = [_seconds_until(value, now) for value in values if value]
+    waits = [wait for wait in waits if wait >= _MIN_RETRY_AFTER]
+    credible = [wait for wait in waits if wait <= _MAX_RETRY_AFTER]
+    return max(credible or waits, default=None)
 
 
-def _seconds_until(value: str) -> float:
-    """A delay in seconds, or an HTTP date; -1 for what is neither."""
+def _seconds_until(value: str, now: Optional[str]) -> float:
+    """A delay in seconds, or an HTTP date; -1 for what is neither.
+
+    :param now: the date of the answer itself, by the clock of the server
+    """
     number = _number(value)
     if number is not None:
         return number
+    moment = _moment(value)
+    if moment is None:
+        return -1.0
+    return moment - (_moment(now) or time.time())
+
+
+def _moment(value: Optional[str]) -> Optional[float]:
+    """The Unix time of an HTTP date; None if it is none."""
     try:
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(value or "")
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=timezone.utc)
-        return moment.timestamp() - time.time()
+        return moment.timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
-        return -1.0
+        return None
 
 
 def _number(text: Optional[str]) -> Optional[float]:
@@ -2349,68 +2553,123 @@ class _RateGate:
     no more are sent until an answer arrives: otherwise each thread would be
     answered 429 at the end of each window. A thread that is alone is never
     made to wait here.
+
+    There is no lock: a signal handler or a fork could meet one that is held.
+    All that is done to the dicts and the deque are single operations, which
+    no other thread can divide.
     """
 
     def __init__(self) -> None:
         self.rate: Optional[RateLimit] = None
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._waiting = 0  # Threads that wait for a change.
-        self._under_way: List[int] = []  # Identities of threads.
-        self._closed_until: Dict[object, float] = {}
         self._window_ends = 0.0
+        # Those under way and, behind them, those that wait, in the order in
+        # which they came; of each, its thread.
+        self._queue: Dict[object, int] = {}
+        self._closed_until: Dict[object, float] = {}
+        self._waiters: Deque[Any] = deque()
 
-    def enter(self) -> None:
-        with self._lock:
-            thread = threading.get_ident()
-            while thread not in self._under_way:  # Else within a hook.
-                wait = self._wait()
-                if wait == 0:
-                    break
-                self._waiting += 1
-                self._changed.wait(wait)
-                self._waiting -= 1
-            self._under_way.append(thread)
+    def enter(self, deadline: Optional[_Deadline]) -> object:
+        """Wait for one's turn.
 
-    def _wait(self) -> float:
+        :returns: what :meth:`leave` is to be called with
+        :raises TimeoutError: the deadline has passed
+        """
+        ticket = object()
+        self._queue[ticket] = threading.get_ident()
+        try:
+            while self._wait(ticket) > 0:
+                # A lock of its own for each wait, made where it is used:
+                # that of gevent, if it has patched threads meanwhile.
+                waiter = threading.Lock()
+                waiter.acquire()
+                self._waiters.append(waiter)
+                # Whoever left before this look did not know of the waiter.
+                wait = self._wait(ticket)
+                if deadline is not None:
+                    wait = min(wait, deadline.left())
+                if wait > 0:
+                    waiter.acquire(timeout=wait)
+                elif deadline is not None and deadline.left() <= 0:
+                    raise TimeoutError("waiting for the rate limit")
+        except BaseException:
+            self.leave(ticket, None)
+            raise
+        return ticket
+
+    def _wait(self, ticket: object) -> float:
         """Seconds to wait before looking again."""
-        if self._closed_until:
-            wait = max(self._closed_until.values()) - time.monotonic()
-            if wait > 0:
-                return wait
-        under_way = len(self._under_way)
-        if not under_way or self.rate is None or self.rate.remaining is None:
-            return 0
-        if under_way < self.rate.remaining:
-            return 0
-        return max(self._window_ends - time.monotonic(), 0)
+        if len(self._queue) > 1 or self._closed_until:
+            return self._wait_in_company(ticket)
+        return 0
 
-    def leave(self, response: Any) -> None:
-        """Take note that an attempt is over, and of its answer, if any."""
+    def _wait_in_company(self, ticket: object) -> float:
+        now = time.monotonic()
+        for end in list(self._closed_until.values()):
+            if end > now:
+                return end - now
+        queue = list(self._queue.items())
+        ahead = queue[: queue.index((ticket, self._queue[ticket]))]
+        remaining = self.rate.remaining if self.rate else None
+        if not ahead or remaining is None or len(ahead) < remaining:
+            return 0
+        thread = threading.get_ident()
+        if any(other == thread for _, other in ahead):
+            # A signal handler, within a request of the same thread: that one
+            # cannot go on before this one has.
+            return 0
+        return max(self._window_ends - now, 0)
+
+    def leave(self, ticket: object, response: Any) -> None:
+        """Take note that an attempt is over, and of its answer, if any.
+
+        Only the first time counts for one ticket.
+        """
+        if self._queue.pop(ticket, None) is None:
+            return
         rate = None if response is None else _reported_rate(response)
-        with self._lock:
-            self._under_way.remove(threading.get_ident())
-            if rate is not None:
-                self.rate = rate
-                reset = (
-                    _RATE_LIMIT_WINDOW if rate.reset is None else rate.reset
-                )
-                reset = min(reset, _MAX_RETRY_AFTER)
-                self._window_ends = time.monotonic() + reset
-            if self._waiting:
-                self._changed.notify_all()
+        if rate is not None:
+            self._note(rate)
+        self._wake_all()
+
+    def _note(self, rate: RateLimit) -> None:
+        now = time.monotonic()
+        known = self.rate
+        if (
+            known is not None
+            and now < self._window_ends
+            and known.limit == rate.limit
+            and None not in (known.remaining, rate.remaining)
+            and cast(int, known.remaining) < cast(int, rate.remaining)
+            and (rate.reset or 0) > 0
+            and self._is_same_window(rate, now)
+        ):
+            # It was sent before what is known already, and came after it.
+            rate = rate._replace(remaining=known.remaining)
+        reset = _RATE_LIMIT_WINDOW if rate.reset is None else rate.reset
+        self.rate = rate
+        self._window_ends = now + min(reset, _MAX_RETRY_AFTER)
+
+    def _is_same_window(self, rate: RateLimit, now: float) -> bool:
+        """Does a window end when the known one does, by whole seconds?"""
+        return now + (rate.reset or 0) < self._window_ends + 1.5
+
+    def _wake_all(self) -> None:
+        while True:
+            try:
+                waiter = self._waiters.popleft()
+            except IndexError:
+                return
+            waiter.release()
 
     def sleep(self, seconds: float) -> None:
         """Sleep, and let no thread of this session pass meanwhile."""
         key = object()
-        with self._lock:
-            self._closed_until[key] = time.monotonic() + seconds
+        self._closed_until[key] = time.monotonic() + seconds
         try:
             time.sleep(seconds)
         finally:
-            with self._lock:
-                del self._closed_until[key]
-                self._changed.notify_all()
+            del self._closed_until[key]
+            self._wake_all()
 
 
 # ---------------------------------------------------------------------------
@@ -2936,19 +3195,556 @@ def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
     kwargs.update(named)
 
 
-class _Adapter(HTTPAdapter):
-    """Keeps enough connections for the threads that share a session.
+class _Seconds(float):
+    """A timeout that knows which attempt it is for.
 
-    With fewer, they would close each other's.
+    It is what reaches a connection of urllib3 from the request.
     """
 
-    def __init__(self) -> None:
-        super().__init__(pool_maxsize=_MAX_CONNECTIONS)
+    progress: _Progress
+
+
+class _AttemptTimeout(Timeout):
+    """A timeout of urllib3 that gives its attempt away to the connection."""
+
+    progress: _Progress
+    limits: Tuple[Any, Any]
+
+    def clone(self) -> "_AttemptTimeout":
+        return _attempt_timeout(self.limits, self.progress)
+
+    def _limit(self, seconds: Any) -> _Seconds:
+        limit = _Seconds(_MAX_SOCKET_TIMEOUT if seconds is None else seconds)
+        limit.progress = self.progress
+        return limit
+
+    @property
+    def connect_timeout(self) -> Any:
+        return self._limit(self.limits[0])
+
+    @property
+    def read_timeout(self) -> Any:
+        return self._limit(self.limits[1])
+
+
+def _attempt_timeout(limits: Any, progress: _Progress) -> _AttemptTimeout:
+    """A timeout as requests makes it of a number, a pair, or None.
+
+    :raises ValueError: it is none of these
+    """
+    if not isinstance(limits, tuple):
+        limits = (limits, limits)
+    if len(limits) != 2:
+        raise ValueError(
+            f"timeout must be a number of seconds, a pair (connect, read), "
+            f"or None, not {limits!r}."
+        )
+    timeout = _AttemptTimeout(*limits)
+    timeout.progress, timeout.limits = progress, limits
+    return timeout
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads from a socket, for no longer than to a deadline.
+
+    However few bytes come at a time: each wait is for what is left.
+    """
+
+    def __init__(self, raw: Any, sock: Any, deadline: _Deadline) -> None:
+        super().__init__()
+        self._raw, self._sock, self._deadline = raw, sock, deadline
+        self._timeout = sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        _limit_socket(self._sock, self._timeout, self._deadline)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+def _limit_socket(sock: Any, timeout: Any, deadline: _Deadline) -> None:
+    """Let the next operation of a socket end before a deadline.
+
+    :raises socket.timeout: it has passed
+    """
+    left = deadline.left()
+    if left <= 0:
+        raise socket.timeout("the deadline has passed")
+    sock.settimeout(left if timeout is None else min(timeout, left))
+
+
+class _Head:
+    """Reads the lines of a response's head, and remembers the last one."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.first = self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._stream.readline(limit)
+        self.first = self.first or self.last
+        return self.last
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer as HTTP says, where http.client says otherwise.
+
+    Interim answers are read away, whatever their number (RFC 9110, 15.2);
+    http.client passes over status 100 only, and takes the others for the
+    answer, so that the real one goes to the next request. And it takes the
+    end of the connection for the end of the headers.
+    """
+
+    def __init__(
+        self,
+        sock: Any,
+        *args: Any,
+        progress: Optional[_Progress] = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._progress = progress
+        if progress is not None and progress.deadline is not None:
+            raw = self.fp.detach()
+            reader = _DeadlineReader(raw, sock, progress.deadline)
+            self.fp = io.BufferedReader(reader)
+
+    def begin(self) -> None:
+        if self.headers is not None:
+            return
+        stream = self.fp
+        head = _Head(stream)
+        self.fp = head
+        try:
+            super().begin()
+            while self.status < 200 and self.status != 101:
+                self.headers = None
+                super().begin()
+        finally:
+            if self.fp is head:  # Else it was closed.
+                self.fp = stream
+            if self._progress is not None and head.first:
+                self._progress.is_answered = True
+        if not head.last:
+            raise http.client.IncompleteRead(b"")
+        if self.status == 408:
+            self.will_close = True  # So that it is not asked once more.
+
+    def _safe_read(self, amt: int) -> bytes:
+        # urllib3 reads the chunks of a body by this.
+        if self._progress is not None:
+            self._progress.has_chunk = True
+        return super()._safe_read(amt)  # type: ignore
+
+
+class _PlainConnection(HTTPConnection):
+    """A connection by HTTP that keeps to the deadline of an attempt."""
+
+    answers = 0
+    last_used = 0.0
+    _is_connecting = False
+
+    @property
+    def _progress(self) -> Optional[_Progress]:
+        return getattr(self.timeout, "progress", None)
+
+    def _answer_class(self) -> Any:
+        return partial(_Answer, progress=self._progress)
+
+    def _limit_socket(self, sock: Any) -> None:
+        progress = self._progress
+        if progress is not None and progress.deadline is not None:
+            seconds = self.timeout
+            _limit_socket(sock, seconds, progress.deadline)
+
+    def connect(self) -> None:
+        self.answers, self._is_connecting = 0, True
+        if self._progress is not None:
+            self._progress.is_noted = True
+        self.response_class = self._answer_class()  # For a proxy's answer.
+        try:
+            super().connect()
+        finally:
+            self._is_connecting = False
+            self.last_used = time.monotonic()
+
+    def _new_conn(self) -> Any:
+        progress = self._progress
+        if progress is None or progress.deadline is None:
+            return super()._new_conn()
+        sock = self._connect_before(progress.deadline)
+        self._limit_socket(sock)  # For the handshake that follows.
+        return sock
+
+    def _connect_before(self, deadline: _Deadline) -> Any:
+        """Try the addresses of a host, none after the deadline."""
+        host, timeout = self.host, cast(_Seconds, self.timeout)
+        port = self.port
+        addresses = _addresses(host, port)
+        try:
+            for number, address in enumerate(addresses, 1):
+                self.host = address
+                left = _Seconds(max(min(timeout, deadline.left()), 0))
+                left.progress = timeout.progress
+                self.timeout = left
+                is_last = number == len(addresses) or deadline.left() <= 0
+                try:
+                    return super()._new_conn()
+                except (OSError, HTTPError):
+                    if is_last:
+                        raise
+        finally:
+            self.host, self.timeout = host, timeout
+        raise AssertionError("a host without an address")
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        progress = self._progress
+        if progress is not None:
+            progress.is_noted = True
+            is_open = self.sock is not None
+            progress.is_reused = is_open and self.answers > 0
+        return super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if self._is_connecting:  # It is for a proxy.
+            super().send(data)
+            return
+        if self.sock is None and self.auto_open:
+            self.connect()
+        progress = self._progress
+        if progress is not None:
+            progress.is_sent = True
+        if progress is None or progress.deadline is None:
+            super().send(data)
+            return
+        for block in _blocks(data):
+            self._limit_socket(self.sock)
+            super().send(block)
+
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        self.response_class = self._answer_class()
+        answer = super().getresponse(*args, **kwargs)
+        self.answers += 1
+        self.last_used = time.monotonic()
+        return answer
+
+
+def _addresses(host: str, port: Any) -> List[str]:
+    """The addresses of a host, or itself where they are not to be had."""
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), port, 0, socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError):
+        return [host]  # So that urllib3 says what is wrong.
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found)) or [host]
+
+
+def _blocks(data: Any) -> Iterator[Any]:
+    """A body in pieces, each of which is sent by one operation."""
+    if hasattr(data, "read"):
+        block = data.read(_READ_SIZE)
+        while block:
+            yield block.encode("latin-1") if isinstance(block, str) else block
+            block = data.read(_READ_SIZE)
+    else:
+        yield data
+
+
+class _SecureConnection(_PlainConnection, HTTPSConnection):
+    """The same by HTTPS."""
+
+
+class _IdleConnections:
+    """The queue in which a pool keeps its connections.
+
+    It holds as many as threads used at once, and has no lock, which a signal
+    handler that sends an event could find held. The places that urllib3
+    reserves in advance (None) are not needed.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._connections: Deque[Any] = deque()
+
+    def get(self, block: bool = True, timeout: Any = None) -> Any:
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Any, block: bool = True, timeout: Any = None) -> None:
+        if item is not None:
+            self._connections.append(item)
+
+    def qsize(self) -> int:
+        return len(self._connections)
+
+
+class _CarefulPool:
+    """Gives no connection away that the server may have closed already."""
+
+    QueueCls: Any = _IdleConnections
+    stale_before = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("block"):  # As many as there are places, and no more.
+            self.QueueCls = queue.LifoQueue
+        super().__init__(*args, **kwargs)
+
+    def _get_conn(self, timeout: Any = None) -> Any:
+        connection = super()._get_conn(timeout)  # type: ignore[misc]
+        last_used = getattr(connection, "last_used", 0)
+        oldest = max(self.stale_before, time.monotonic() - _MAX_IDLE_TIME)
+        if getattr(connection, "sock", None) and last_used < oldest:
+            connection.close()  # It is opened anew when it is used.
+        return connection
+
+
+def _connection_class(pool: Any, original: Any, ours: Any) -> Any:
+    """Our class of connections, unless a recorder has put in its own."""
+    return property(
+        lambda self: (
+            ours if pool.ConnectionCls is original else pool.ConnectionCls
+        )
+    )
+
+
+class _PlainPool(_CarefulPool, HTTPConnectionPool):
+    ConnectionCls: Any = _connection_class(
+        HTTPConnectionPool, HTTPConnection, _PlainConnection
+    )
+
+
+class _SecurePool(_CarefulPool, HTTPSConnectionPool):
+    ConnectionCls: Any = _connection_class(
+        HTTPSConnectionPool, HTTPSConnection, _SecureConnection
+    )
+
+
+class _Adapter(HTTPAdapter):
+    """Sends as HTTP says, within the bounds of the call.
+
+    See ``_Answer``, ``_PlainConnection`` and ``_CarefulPool``.
+    """
+
+    # For requests before 2.32, whose pools do not know how their connections
+    # were verified: an adapter for each way.
+    _twins: Optional[Dict[Any, "_Adapter"]] = None
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self._twins = None
+        super().init_poolmanager(*args, **kwargs)
+        _use_own_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        _use_own_pools(manager)
+        return manager
+
+    def close(self) -> None:
+        super().close()
+        for twin in (self._twins or {}).values():
+            twin.close()
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,
+        proxies: Any = None,
+        cert: Any = None,
+    ) -> Any:
+        # Called by requests >= 2.32.2.
+        pool = super().get_connection_with_tls_context(
+            request, verify, proxies=proxies, cert=cert
+        )
+        return _for_attempt(pool, _progress_of(request))
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        """Send a request; unless it is to be streamed, read the answer.
+
+        :raises RequestException: no whole answer came
+        :raises PDClientError: the answer is too large
+        """
+        if not _HAS_TLS_CONTEXT and (verify is not True or cert is not None):
+            twin = self._twin(verify, cert)
+            if twin is not self:
+                return twin.send(
+                    request, stream, timeout, verify, cert, proxies
+                )
+        progress = _progress_of(request)
+        if progress is None:  # It was prepared by hand.
+            return super().send(
+                request, stream, timeout, verify, cert, proxies
+            )
+        progress.begin()
+        if not isinstance(timeout, Timeout):
+            timeout = _attempt_timeout(timeout, progress)
+        handled = sys.exc_info()[1]
+        try:
+            response = super().send(
+                request, stream, timeout, verify, cert, proxies
+            )
+            if not stream:
+                _read_whole(response, progress)
+        except requests.exceptions.InvalidHeader as error:
+            # Ours were checked before they were sent.
+            _forget_frames(error, handled)
+            raise ChunkedEncodingError(
+                f"The headers of the answer contradict each other: {error}"
+            ) from error
+        except BaseException as error:
+            _forget_frames(error, handled)
+            raise
+        if progress.leave is not None:
+            progress.leave(response)
+        return response
+
+    def _twin(self, verify: Any, cert: Any) -> "_Adapter":
+        if self._twins is None:
+            self._twins = {}
+        key = (verify, cert)
+        if key not in self._twins:
+            twin = type(self)()
+            twin._twins = {key: twin}
+            self._twins[key] = twin
+        return self._twins[key]
+
+
+_HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
+
+
+def _progress_of(request: Any) -> Optional[_Progress]:
+    return getattr(request, "_pdpyras_progress", None)
+
+
+def _for_attempt(pool: Any, progress: Optional[_Progress]) -> Any:
+    """A pool, whose old connections must not be used if one was dead."""
+    if progress is not None and progress.needs_new_connection:
+        progress.needs_new_connection = False
+        pool.stale_before = time.monotonic()
+    return pool
+
+
+def _use_own_pools(manager: Any) -> None:
+    """Let a pool manager of urllib3 make pools and connections of ours.
+
+    Others, for SOCKS proxies or of a library that patches urllib3, are left
+    as they are.
+    """
+    if manager.pool_classes_by_scheme == _POOL_CLASSES:
+        manager.pool_classes_by_scheme = {
+            "http": _PlainPool,
+            "https": _SecurePool,
+        }
+
+
+_POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
 def _forget_connections(adapter: HTTPAdapter) -> None:
     """Begin with new pools of the same settings, as unpickling does."""
     adapter.__setstate__(adapter.__getstate__())  # type: ignore
+
+
+_DECODER_LIBRARIES = (
+    *("zlib", "brotli", "_brotli", "brotlicffi", "zstandard", "_zstd"),
+    *("backports", "compression"),
+)
+
+
+def _read_whole(response: Any, progress: _Progress) -> None:
+    """Read an answer to its end, which must be the one that it announced.
+
+    :raises ChunkedEncodingError: it broke off
+    :raises PDClientError: it is larger than allowed
+    """
+    raw, max_size = response.raw, progress.max_size
+    if not isinstance(raw, HTTPResponse):
+        _ = response.content  # It is a stand-in's.
+        return
+    if max_size is not None:
+        _check_size(response, raw.length_remaining or 0, max_size)
+        limited = partial(_limited_stream, response, raw.stream, max_size)
+        setattr(raw, "stream", limited)  # noqa: B010
+    try:
+        _ = response.content
+    except Exception as error:
+        # urllib3 does not know all errors of the libraries that it uses.
+        if type(error).__module__.partition(".")[0] in _DECODER_LIBRARIES:
+            raise ChunkedEncodingError(
+                f"The compressed answer broke off: {error}"
+            ) from error
+        raise
+    finally:
+        vars(raw).pop("stream", None)
+    _check_whole(raw, progress)
+
+
+def _limited_stream(
+    response: Any, stream: Any, max_size: int, *args: Any, **kwargs: Any
+) -> Iterator[bytes]:
+    size = 0
+    for piece in stream(*args, **kwargs):
+        size += len(piece)
+        _check_size(response, size, max_size)
+        yield piece
+
+
+def _check_size(response: Any, size: int, max_size: int) -> None:
+    if size > max_size:
+        response.close()
+        raise PDClientError(
+            f"{_request_line(response)}: the answer has more than {max_size} "
+            "bytes (max_response_size).",
+            response,
+        )
+
+
+def _check_whole(raw: HTTPResponse, progress: _Progress) -> None:
+    """Refuse an answer that broke off, where nothing below does.
+
+    :raises ChunkedEncodingError: it did, as far as can be seen
+    """
+    # urllib3 1.26 takes less than was announced for complete.
+    missing = raw.length_remaining
+    if missing:
+        raise ChunkedEncodingError(
+            f"The answer broke off {missing} bytes before its end."
+        )
+    # urllib3 takes half a compressed body for a whole one. An empty one is
+    # whole: the length, or the chunks, have said so.
+    decoder = getattr(raw, "_decoder", None)
+    if decoder is None or not (raw.tell() or progress.has_chunk):
+        return
+    for part in getattr(decoder, "_decoders", [decoder]):
+        if not _is_at_end(part):
+            raise ChunkedEncodingError("The compressed answer broke off.")
+
+
+def _is_at_end(decoder: Any) -> bool:
+    """Has a decoder of urllib3 seen the end of its stream?"""
+    stream = getattr(decoder, "_obj", None)
+    is_finished = getattr(stream, "is_finished", None)  # Of brotli.
+    if is_finished is not None:
+        return bool(is_finished())
+    return bool(getattr(stream, "eof", True) or getattr(decoder, "_state", 0))
 
 
 class _KeepAuthorization(AuthBase):
@@ -2998,11 +3794,17 @@ class _Transport(requests.Session):
             ) from error
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
+        request = copy(request)
+        if isinstance(request.data, str):
+            # requests before 2.32 counted its characters, not its bytes.
+            request.data = request.data.encode("utf-8")
         if not (request.auth or self.auth or _has_userinfo(request.url)):
-            request = copy(request)
             request.auth = _KEEP_AUTHORIZATION
         prepared = super().prepare_request(request)
         self._strip_credentials(prepared)
+        progress = getattr(request.headers, "progress", None)
+        if progress is not None:
+            _note_progress(prepared, progress)
         return prepared
 
     def _strip_credentials(self, prepared: requests.PreparedRequest) -> None:
@@ -3018,18 +3820,60 @@ class _Transport(requests.Session):
                 else:
                     del prepared.headers[name]
 
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Find proxies and CA bundle as requests does.
+
+        But a bundle that the session names is not replaced by one that the
+        environment names.
+        """
+        if verify in (None, True) and not isinstance(self.verify, bool):
+            verify = self.verify
+        return super().merge_environment_settings(
+            url, proxies, stream, verify, cert
+        )
+
     def get_redirect_target(self, resp: Response) -> Optional[str]:
-        """Where a response redirects to; an error if that is no URL."""
+        """Where a response redirects to; None if it does not.
+
+        :raises PDClientError: it must not be followed there
+        :raises InvalidURL: that is no URL
+        """
         try:
             target = super().get_redirect_target(resp)
             if target is not None:
+                target = urljoin(str(resp.url), target)
                 _ = urlsplit(target).port  # requests asks for it unguarded.
         except ValueError as error:
             resp.close()
             raise InvalidURL(
                 f"The redirect cannot be followed: {error}", response=resp
             ) from error
+        if target is not None and _is_inside(self.url, str(resp.url)):
+            self._check_redirect(resp, target)
         return target
+
+    def _check_redirect(self, response: Response, target: str) -> None:
+        """Follow no redirect to somebody else, nor one that loses a write.
+
+        :raises PDClientError: this is one
+        """
+        method = response.request.method
+        is_write = method not in ("GET", "HEAD")
+        if not _is_inside_or_upgraded(self.url, target):
+            problem = "which is outside the API"
+        elif is_write and response.status_code not in (307, 308):
+            problem = f"which would lose the {method}"
+        else:
+            return
+        response.close()
+        raise PDClientError(
+            f"{_request_line(response)}: the answer (status "
+            f"{response.status_code}) redirects to {target}, {problem}. It is "
+            "not followed.",
+            response,
+        )
 
     def resolve_redirects(
         self, resp: Response, *args: Any, **kwargs: Any
@@ -3045,7 +3889,8 @@ class _Transport(requests.Session):
             if not kwargs.get("yield_requests"):  # Is it only looked at?
                 raise
         except (ValueError, RuntimeError) as error:
-            if _is_of_a_hook(error):
+            progress = _progress_of(resp.request)
+            if progress is not None and progress.hook_error is error:
                 raise
             raise ChunkedEncodingError(
                 f"The redirect cannot be followed: {error}"
@@ -3054,65 +3899,38 @@ class _Transport(requests.Session):
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: Response
     ) -> None:
-        """Follow a redirect without the key, if it leads to another host."""
+        """Follow a redirect without the key, if it leads to another host.
+
+        Credentials from ``.netrc`` are not looked for.
+        """
+        progress = _progress_of(response.request)
+        if progress is not None:
+            prepared_request._pdpyras_progress = progress  # type: ignore
         asked, target = response.request.url, prepared_request.url
-        if not self.should_strip_auth(asked, target):  # type: ignore
-            return
-        prepared_request.headers.pop("Authorization", None)
-        if prepared_request.body and self._key_in_body:
-            raise PDClientError(
-                f"{_request_line(response)}: the API redirects to another "
-                "host. It is not followed, since the body holds the key.",
-                response,
-            )
+        if self.should_strip_auth(asked, target):  # type: ignore
+            prepared_request.headers.pop("Authorization", None)
 
 
-def _is_of_a_hook(error: BaseException) -> bool:
-    """Was it raised by a hook of the caller, while requests sent?"""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "dispatch_hook":
-            return True
-        trace = trace.tb_next
-    return False
+def _note_progress(
+    prepared: requests.PreparedRequest, progress: _Progress
+) -> None:
+    """Let the adapter know of an attempt, and tell hooks' errors from its."""
+    prepared._pdpyras_progress = progress  # type: ignore
+    hooks = prepared.hooks.get("response")
+    if hooks:
+        prepared.hooks["response"] = [
+            partial(_call_hook, hook, progress) for hook in hooks
+        ]
 
 
-def _check_whole(response: Any) -> None:
-    """Refuse an answer that broke off, where nothing below does.
-
-    :raises ChunkedEncodingError: it did, as far as can be seen
-    """
-    raw = getattr(response, "raw", None)
-    if not isinstance(raw, HTTPResponse) or not response._content_consumed:
-        return  # It is left to the caller to read.
-    # urllib3 1.26 takes less than was announced for complete,
-    missing = raw.length_remaining
-    if missing:
-        raise ChunkedEncodingError(
-            f"The answer broke off {missing} bytes before its end."
-        )
-    # http.client takes the end of the connection for the end of the headers,
-    if not response.content and _has_headless_body(response):
-        raise ChunkedEncodingError("The answer broke off in its headers.")
-    # and urllib3 half a compressed body for a whole one.
-    decoder = getattr(raw, "_decoder", None)
-    stream = getattr(decoder, "_obj", None)
-    is_at_end = getattr(stream, "eof", True) or getattr(decoder, "_state", 0)
-    if (raw.tell() or raw.chunked) and not is_at_end:
-        raise ChunkedEncodingError("The compressed answer broke off.")
-
-
-def _has_headless_body(response: Response) -> bool:
-    """Is there nothing that says where the body ends?"""
-    headers = response.headers
-    return (
-        response.raw.version == 11
-        and response.status_code >= 200
-        and response.status_code not in (204, 304)
-        and not headers.get("Content-Length", "").isdigit()
-        and headers.get("Transfer-Encoding", "").lower() != "chunked"
-        and headers.get("Connection", "").lower() != "close"
-    )
+def _call_hook(
+    hook: Callable[..., Any], progress: _Progress, *args: Any, **kwargs: Any
+) -> Any:
+    try:
+        return hook(*args, **kwargs)
+    except BaseException as error:
+        progress.hook_error = error
+        raise
 
 
 # The names of requests that _FastTransport uses although they are private.
@@ -3150,8 +3968,9 @@ class _FastAdapter(_Adapter):
         proxies: Any = None,
         cert: Any = None,
     ) -> Any:
-        find = super().get_connection_with_tls_context  # requests >= 2.32
-        if proxies:
+        find = super().get_connection_with_tls_context
+        progress = _progress_of(request)
+        if proxies or (progress is not None and progress.needs_new_connection):
             return find(request, verify, proxies=proxies, cert=cert)
         url = str(request.url)
         recent = self._recent
@@ -3253,6 +4072,7 @@ class _FastTransport(_Transport):
             query: Any = prepared._encode_params(request.params)  # type: ignore
             if query:
                 prepared.url += "?" + query.replace("%7E", "~")
+        prepared._pdpyras_progress = request.headers.progress  # type: ignore
         headers = prepared.headers = CaseInsensitiveDict()
         for name, value in request.headers.items():
             if value is not None:
@@ -3279,7 +4099,12 @@ class _FastTransport(_Transport):
         """
         # The variables as they are stored, to be compared in one step.
         variables = getattr(os.environ, "_data", None)
-        is_plain = not proxies and verify is None and cert is None
+        is_plain = (
+            not proxies
+            and verify is None
+            and cert is None
+            and isinstance(self.verify, bool)
+        )
         if variables is None or not is_plain or _HAS_SYSTEM_PROXIES:
             return super().merge_environment_settings(
                 url, proxies, stream, verify, cert
@@ -3306,7 +4131,7 @@ class _FastTransport(_Transport):
             found = super().merge_environment_settings(
                 url, {}, None, None, None
             )
-            proxies = found["proxies"]  # type: ignore[assignment]
+            proxies = found["proxies"]
         bundle = None
         if self.trust_env:
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get(
@@ -3331,8 +4156,15 @@ def _names_a_proxy(environ: Mapping[Any, Any]) -> bool:
 # PDSession
 # ---------------------------------------------------------------------------
 
-# For the threads of a forked process.
-_after_fork_lock = threading.Lock()
+
+def _copied_jar(cookies: Any) -> Any:
+    """The same cookies, with a lock of their own."""
+    if hasattr(cookies, "copy"):
+        return cookies.copy()
+    # A jar of the standard library, which cannot be copied.
+    if hasattr(cookies, "_cookies_lock"):
+        cookies._cookies_lock = threading.RLock()
+    return cookies
 
 
 class _SessionLogger(logging.Logger):
@@ -3369,26 +4201,38 @@ class PDSession(_FastTransport, _Transport):
     :raises ValueError: the key cannot be a credential
     """
 
+    #: Seconds in which a call ends, whatever happens: connecting, retries,
+    #: pauses and all. Later it is a :class:`PDDeadlineError`. None is without
+    #: limit. Every method that sends takes a ``deadline`` of its own.
+    deadline: Optional[float] = None
     #: Retries (not counting those of unlimited statuses) in one call.
     max_http_attempts: int = 10
     #: Retries after network trouble in one call.
     max_network_attempts: int = 3
+    #: Bytes that an answer may have, after decompression; a larger one is a
+    #: :class:`PDClientError`. None is without limit, and so is
+    #: ``stream=True``.
+    max_response_size: Optional[int] = 64 * 1024 * 1024
     #: HTTP methods that the API takes.
     permitted_methods: Sequence[str] = ()
-    #: Longest wait in seconds that is accepted when a rate limit is hit;
-    #: a longer one raises :class:`PDRateLimitError`. None is without limit.
+    #: Longest wait in seconds that the API may ask for, by a 429 or 503; a
+    #: longer one raises :class:`PDRateLimitError`. None is without limit.
     max_rate_wait: Optional[float] = None
-    #: Retries by HTTP status; -1 is without limit, 0 is none.
+    #: Retries by HTTP status; -1 retries without limit, 0 never.
     retry: Dict[int, int] = {}
-    #: False: a POST or PATCH whose answer was lost on the way is an error at
-    #: once, because the API may have carried it out.
+    #: False: a POST or PATCH whose answer was lost on the way, or for which a
+    #: gateway answered 502 or 504, is not repeated, because the API may have
+    #: carried it out.
     retry_ambiguous_writes: bool = True
+    #: True: a GET that is answered 500, 502, 503 or 504 is retried three
+    #: times, where :attr:`retry` does not say otherwise.
+    retry_reads: bool = False
     #: Seconds, from which the pauses between attempts grow.
     sleep_timer: float = 1.5
     #: Factor by which each pause is longer than the one before.
     sleep_timer_base: float = 2
-    #: Longest pause in seconds when the API does not say how long to wait
-    #: after a 429 or 503; PagerDuty's rate limit counts by the minute.
+    #: Longest pause in seconds between attempts, where the API does not say
+    #: how long to wait.
     sleep_timer_max: float = 60
     #: Seconds without an answer after which an attempt has failed; a pair is
     #: (for the connection, for the answer); None is without limit.
@@ -3400,13 +4244,16 @@ class PDSession(_FastTransport, _Transport):
         "_api_key",
         "_stagger_cooldown",
         "_warned_of",
+        "deadline",
         "max_http_attempts",
         "max_network_attempts",
         "max_rate_wait",
+        "max_response_size",
         "permitted_methods",
         "print_debug",
         "retry",
         "retry_ambiguous_writes",
+        "retry_reads",
         "sleep_timer",
         "sleep_timer_base",
         "sleep_timer_max",
@@ -3675,16 +4522,22 @@ class PDSession(_FastTransport, _Transport):
         self._warn_of_plain_http(full_url)
         if args:
             _name_arguments(args, kwargs)
+        deadline = _new_deadline(kwargs.pop("deadline", self.deadline))
         options = self._request_options(method, full_url, kwargs)
-        attempts = _Attempts(self, method, full_url, options)
+        attempts = _Attempts(self, method, full_url, options, deadline)
+        options["headers"].progress = attempts.progress
         unwanted = getattr(url, "unwanted", None)
         while True:
             sleep: Callable[[float], None] = time.sleep
             try:
-                response = self._attempt(method, full_url, options, unwanted)
+                response = self._attempt(
+                    method, full_url, options, attempts.progress, unwanted
+                )
             except requests.exceptions.HTTPError:
                 raise  # Of a hook: requests itself raises it on request only.
             except _REQUEST_ERRORS as error:
+                if error is attempts.progress.hook_error:
+                    raise
                 wait = attempts.after_network_error(error)
             else:
                 self.postprocess(response)
@@ -3695,7 +4548,8 @@ class PDSession(_FastTransport, _Transport):
                 if response.status_code == 429:
                     sleep = self._gate.sleep
                 _close(response)
-            sleep(wait)
+            if wait or not attempts.progress.needs_new_connection:
+                self._pause(sleep, wait, deadline)
             attempts.rewind()
 
     def _attempt(
@@ -3703,14 +4557,18 @@ class PDSession(_FastTransport, _Transport):
         method: str,
         full_url: str,
         options: Dict[str, Any],
+        progress: _Progress,
         unwanted: Optional[threading.Event],
     ) -> Any:
         """Send the request once, when its turn has come."""
         if self._process != os.getpid():
-            self._renew_after_fork()
+            self._after_fork()
+            self._process = os.getpid()
         response = None
+        progress.begin()
         gate = self._gate
-        gate.enter()
+        ticket = gate.enter(progress.deadline)
+        progress.leave = partial(gate.leave, ticket)
         try:
             if unwanted is not None and unwanted.is_set():
                 raise PDClientError(
@@ -3718,25 +4576,37 @@ class PDSession(_FastTransport, _Transport):
                     "page has ended."
                 )
             response = self.parent.request(method, full_url, **options)
-            _check_whole(response)
             return response
         finally:
-            gate.leave(response)
+            gate.leave(ticket, response)
+            progress.leave = None
 
-    def _renew_after_fork(self) -> None:
-        with _after_fork_lock:
-            if self._process != os.getpid():
-                self._after_fork()
-                self._process = os.getpid()
+    def _pause(
+        self,
+        sleep: Callable[[float], None],
+        seconds: float,
+        deadline: Optional[_Deadline],
+    ) -> None:
+        if deadline is None:
+            sleep(seconds)
+        else:
+            left = deadline.left()
+            sleep(seconds)
+            deadline.charge(seconds - (left - deadline.left()))
+
+    def _is_idempotent(self, options: Dict[str, Any]) -> bool:
+        """Is a request the same when sent twice, although it is a write?"""
+        return False
 
     def _after_fork(self) -> None:
-        """Begin anew with what cannot be shared with the parent.
+        """Begin anew with what cannot be shared with the parent process.
 
-        That is the connections in the pools, and the locks, which another
-        thread of the parent may have held.
+        That is the connections in the pools, and the locks of requests, which
+        another thread of the parent may have held. Two threads may do it at
+        once: both have new ones then.
         """
         self._gate = _RateGate()
-        self.cookies = self.cookies.copy()
+        self.cookies = _copied_jar(self.cookies)
         for adapter in self.adapters.values():
             if isinstance(adapter, HTTPAdapter):
                 _forget_connections(adapter)
@@ -3760,7 +4630,7 @@ class PDSession(_FastTransport, _Transport):
 
     def _warn_of_plain_http(self, full_url: str) -> None:
         """Say once that whoever is on the way can read the key."""
-        if not full_url.startswith("http:") or self._warned_of == self.url:
+        if full_url[:5].lower() != "http:" or self._warned_of == self.url:
             return
         self._warned_of = self.url
         host = _base(self.url)[1][1]
@@ -3865,10 +4735,12 @@ class APISession(PDSession):
 
     def _reset_transient_state(self) -> None:
         super()._reset_transient_state()
-        self._counters_lock = threading.Lock()
+        # Held while counting, and never waited for; see `_count`.
+        self._uncounted: Deque[Tuple[str, float]] = deque()
+        self._counting = threading.Lock()
 
     def _after_fork(self) -> None:
-        self._counters_lock = threading.Lock()
+        self._counting = threading.Lock()
         super()._after_fork()
 
     # -- Credentials --------------------------------------------------------
@@ -4029,10 +4901,8 @@ class APISession(PDSession):
         path = _requested_path(self.url, str(response.request.url))
         endpoint = f"{method} {path}"
         seconds = response.elapsed.total_seconds()
-        with self._counters_lock:
-            counts, times = self.api_call_counts, self.api_time
-            counts[endpoint] = counts.get(endpoint, 0) + 1
-            times[endpoint] = times.get(endpoint, 0.0) + seconds
+        self._uncounted.append((endpoint, seconds))
+        self._count()
         status = response.status_code
         if status < 500 and not self.log.isEnabledFor(logging.DEBUG):
             return
@@ -4046,6 +4916,22 @@ class APISession(PDSession):
             _redacted(str(_header(response, "x-request-id")), response),
             _header(response, "date"),
         )
+
+    def _count(self) -> None:
+        """Count what is not counted yet, unless another thread does so.
+
+        Nobody waits for the lock: a signal handler could do so within the
+        very thread that holds it. Whoever holds it looks again afterwards.
+        """
+        while self._uncounted and self._counting.acquire(False):
+            try:
+                counts, times = self.api_call_counts, self.api_time
+                while self._uncounted:
+                    endpoint, seconds = self._uncounted.popleft()
+                    counts[endpoint] = counts.get(endpoint, 0) + 1
+                    times[endpoint] = times.get(endpoint, 0.0) + seconds
+            finally:
+                self._counting.release()
 
     # -- One resource, or one page ------------------------------------------
 

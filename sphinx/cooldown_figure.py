@@ -60,15 +60,17 @@ class Curve(NamedTuple):
     dashed: bool = False
 
 
-def pauses(timer: float = 1.5, factor: float = 2.0) -> List[float]:
+def pauses(
+    timer: float = 1.5, factor: float = 2.0, cap: float = CAP
+) -> List[float]:
     """Seconds before each retry: t(n) = factor * t(n-1), t(0) = timer."""
-    return [timer * factor**n for n in RETRIES]
+    return [min(timer * factor**n, cap) for n in RETRIES]
 
 
 CURVES = (
     Curve("a", "as delivered", pauses()),
     Curve("c", "sleep_timer = 1", pauses(timer=1.0)),
-    Curve("b", "429, no header", [min(p, CAP) for p in pauses()], True),
+    Curve("b", "sleep_timer_max = 200", pauses(cap=200), True),
     Curve("d", "429, asks for 2 s", [2.0 for _ in RETRIES]),
 )
 

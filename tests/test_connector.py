@@ -614,6 +614,6 @@ def test_importing_is_silent_and_needs_no_pdpyras(statement):
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=os.path.dirname(os.path.abspath(__file__)),
+        cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
     )
     assert (done.returncode, done.stdout) == (0, b"")

@@ -125,7 +125,7 @@ def test_only_post_is_permitted(either, server):
         (500, [3, 6]),
         (502, [3, 6, 12, 24]),
         (503, [3, 6, 12, 24, 48, 60]),
-        (504, [3, 6, 12, 24, 48, 96]),
+        (504, [3, 6, 12, 24, 48, 60]),
     ],
 )
 def test_server_errors_are_retried(status, pauses, kind, either, server, naps):

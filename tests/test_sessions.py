@@ -1311,12 +1311,10 @@ def test_time_adds_up(session, parent):
     assert session.total_call_time == 4.5
 
 
-def test_a_call_that_was_redirected_away_is_counted(server, session):
-    with wire.Server() as other:
-        target = other.url + "/elsewhere?a=b"
-        server.reply(302, headers={"Location": target})
-        session.get("users")
-        assert session.api_call_counts == {f"GET {other.url}/elsewhere": 1}
+def test_a_call_that_was_redirected_is_counted_where_it_ended(server, session):
+    server.reply(302, headers={"Location": "/elsewhere?a=b"})
+    session.get("users")
+    assert session.api_call_counts == {"GET /elsewhere": 1}
 
 
 def test_counters_of_a_new_session(session):

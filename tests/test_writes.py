@@ -145,17 +145,29 @@ def test_an_answer_that_asks_for_a_retry_is_not_ambiguous(
     assert len(naps) == 1 and len(server.requests) == 2
 
 
-def test_a_write_that_is_redirected_to_nowhere_is_ambiguous(
-    careful, server, naps
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_lose_a_write_is_an_error(
+    status, careful, server, naps
 ):
-    """The redirect is the answer: what was asked for has happened."""
-    nowhere = f"http://127.0.0.1:{wire.closed_port()}/users/P1"
-    server.handler = lambda request: wire.Answer(
-        303, headers={"Location": nowhere}
-    )
-    with pytest.raises(pdpyras.PDClientError, match="retry_ambiguous_writes"):
-        careful.post("users", json={})
-    assert len(server.requests) == 1 and naps == []
+    """A write that was not confirmed is never reported as done."""
+    target = f"{server.url}/users/P1"
+    server.reply(status, headers={"Location": target})
+    for write in (careful.post, careful.put, careful.patch, careful.delete):
+        server.reply(status, headers={"Location": "/users/P1"})
+        with pytest.raises(pdpyras.PDClientError) as caught:
+            write("users/P2")
+        assert f"{server.url}/users/P2" in str(caught.value)
+        assert target in str(caught.value)
+    assert len(server.requests) == 4 and naps == []
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_that_repeats_a_write_is_followed(status, careful, server):
+    server.reply(status, headers={"Location": "/users/P1"})
+    assert careful.put("users/P2", json={"a": 1}).ok
+    first, second = server.requests
+    assert (second.method, second.path) == ("PUT", "/users/P1")
+    assert second.body == first.body
 
 
 def test_retry_ambiguous_writes_is_set_on_a_session_or_a_class():
@@ -399,7 +411,7 @@ def test_killed_at_any_byte_of_the_request_there_is_one_alert(
     size, _ = exchange
     for at in range(size + 1):
         assert killed(events, server, alerts, kind, "request", at) == 1
-    assert len(naps) == size + 1
+    assert naps == []  # The connection was kept alive, and nothing came.
 
 
 @pytest.mark.parametrize("kind", ["reset", "close"])
@@ -411,7 +423,10 @@ def test_killed_at_any_byte_of_the_answer_there_is_one_alert(
         for at in range(len(part)):
             sent = killed(events, server, alerts, kind, stage, at)
             assert sent == 2, (stage, at)
-    assert len(naps) == sum(map(len, answer))
+    # A pause, unless nothing came on a connection that was kept alive. (With
+    # a reset, what came before it is lost at times.)
+    most = sum(map(len, answer)) - 1
+    assert len(naps) == most or (kind == "reset" and len(naps) < most)
 
 
 def test_with_client_dedup_keys_many_threads_page_once_each(
