@@ -21,6 +21,9 @@ be read, listed, filtered, updated and deleted, everywhere in the same way.
 Beyond that, incidents have a status, and events make incidents. Nothing
 outlives the process.
 
+It listens on 127.0.0.1 only, and serves no page of a browser: a request with
+the header ``Origin``, or for another ``Host``, is refused.
+
 From a shell, ``python -m pdpyras_sandbox`` serves until Ctrl-C.
 """
 
@@ -39,8 +42,8 @@ import time
 import traceback
 import uuid
 from datetime import datetime, timezone
+from http.client import HTTPMessage
 from http.client import responses as reasons
-from http.server import BaseHTTPRequestHandler
 from typing import Any, Callable, DefaultDict, Dict, List, Optional, Tuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -56,6 +59,9 @@ MULTI_UPDATE_LIMIT = 250  # records
 EVENT_SIZE_LIMIT = 512 * 1024  # bytes
 SUMMARY_LIMIT = 1024  # characters
 USUAL_RATE_LIMIT = 960  # requests a minute
+BODY_SIZE_LIMIT = 1024 * 1024  # bytes
+HEAD_LINE_LIMIT = 65536  # bytes
+FIELD_LIMIT = 100  # headers of a request
 REQUESTS_KEPT = 10000
 WEB_URL = "https://pdpyras-sandbox.pagerduty.com"
 
@@ -888,38 +894,137 @@ class Sandbox:
 # HTTP
 # ---------------------------------------------------------------------------
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_REQUEST_LINE = re.compile(r"([!-~]+) ([!-~\x80-\xff]+) HTTP/1\.([01])")
+_FIELD = re.compile(r"([\w!#$%&'*+.^`|~-]+):[ \t]*([^\r\n\0]*)", re.ASCII)
 
-class _Handler(BaseHTTPRequestHandler):
+
+def _read_line(rfile: Any) -> str:
+    """A line of a request's head, without its end; empty: the head's end.
+
+    :raises ConnectionError: the client has left
+    """
+    line: bytes = rfile.readline(HEAD_LINE_LIMIT + 1)
+    if len(line) > HEAD_LINE_LIMIT:
+        raise _error(431)
+    if not line.endswith(b"\n"):
+        raise ConnectionError("The client has left.")
+    return re.sub(r"\r?\n\Z", "", line.decode("latin-1"))
+
+
+def _read_fields(rfile: Any) -> HTTPMessage:
+    """The fields of a request's head.
+
+    A field that is malformed refuses the request, as somebody in between may
+    have read a length in it (RFC 9112, sections 5 and 11.2).
+    """
+    fields = HTTPMessage()
+    for line in iter(lambda: _read_line(rfile), ""):
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise _error(400, "A header is malformed")
+        if len(fields) == FIELD_LIMIT:
+            raise _error(431)
+        fields[match.group(1)] = match.group(2).rstrip(" \t")
+    return fields
+
+
+def _body_size(fields: HTTPMessage) -> int:
+    """How many bytes of body follow."""
+    sizes = fields.get_all("content-length", [])
+    if "transfer-encoding" in fields:
+        raise _error(400 if sizes else 411, "Content-Length must say it all")
+    if not sizes:
+        return 0
+    if len(sizes) > 1 or not re.fullmatch("[0-9]{1,18}", sizes[0]):
+        raise _error(400, "Content-Length must be one number")
+    if int(sizes[0]) > BODY_SIZE_LIMIT:
+        raise _error(413, f"At most {BODY_SIZE_LIMIT} bytes")
+    return int(sizes[0])
+
+
+def _check_origin(target: str, fields: HTTPMessage, port: int) -> None:
+    """Refuse what a page in a browser could send, be it by a name of its
+    own that it lets point to this machine ("DNS rebinding")."""
+    own = {f"127.0.0.1:{port}", f"localhost:{port}"}
+    own.update(("127.0.0.1", "localhost") if port == 80 else ())
+    hosts = fields.get_all("host", [])
+    if len(hosts) != 1:
+        raise _error(400, "There must be one Host")
+    named = urlsplit(target).netloc or hosts[0]
+    if not {named.lower(), hosts[0].lower()} <= own:
+        raise _error(421, f"Host must be {' or '.join(sorted(own))}")
+    if "origin" in fields:
+        raise _error(403, "No page of a browser is served")
+
+
+class _Handler(socketserver.StreamRequestHandler):
     """One connection."""
 
-    protocol_version = "HTTP/1.1"
     server: "_Server"
 
     def handle(self) -> None:
         try:
-            super().handle()
+            while self._exchange():
+                pass
         except OSError:
             pass  # the client has left, or the sandbox stops
 
-    def exchange(self) -> None:
-        """Receive a request, and answer it."""
-        if "transfer-encoding" in self.headers:
-            return self.send_error(411)
+    def _exchange(self) -> bool:
+        """Receive a request, and answer it. May another one follow?"""
         try:
-            size = int(self.headers["content-length"] or 0)
-            body = self.rfile.read(size)
-            request = Request(self.command, self.path, self.headers, body)
-        except ValueError:
-            return self.send_error(400)
-        if len(body) < size:
-            raise ConnectionError("The client has left in mid-request.")
+            request, may_follow = self._receive()
+        except _ApiError as error:
+            self._refuse(error)
+            return False
         data, is_broken = self.server.respond(request)
         if is_broken:
             self._break(data)
-        else:
-            self.connection.sendall(data)
+            return False
+        self.connection.sendall(data)
+        return may_follow
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = exchange
+    def _receive(self) -> Tuple[Request, bool]:
+        """A request, and whether another one may follow.
+
+        :raises _ApiError: it is none. Where it ends is then unknown: what
+            comes behind it must not be taken for the next one.
+        """
+        line = _read_line(self.rfile) or _read_line(self.rfile)
+        match = _REQUEST_LINE.fullmatch(line)
+        if match is None:
+            raise _error(400, "This is no request of HTTP/1.1")
+        method, target, version = match.groups()
+        fields = _read_fields(self.rfile)
+        size = _body_size(fields)
+        try:
+            _check_origin(target, fields, self.server.server_address[1])
+            request = Request(method, target, fields, b"")
+        except ValueError:
+            raise _error(400, "The target is no URL") from None
+        if method not in _METHODS:
+            raise _error(501)
+        if size and (fields["expect"] or "").lower() == "100-continue":
+            self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.body = self.rfile.read(size)
+        if len(request.body) < size:
+            raise ConnectionError("The client has left in mid-request.")
+        options = (fields["connection"] or "").lower()
+        return request, "close" not in options and (
+            version == "1" or "keep-alive" in options
+        )
+
+    def _refuse(self, error: _ApiError) -> None:
+        """Answer, and end the connection."""
+        headers = {**error.headers, "connection": "close"}
+        self.connection.sendall(_encoded(error.answer, headers))
+        self.connection.shutdown(socket.SHUT_WR)
+        # What still comes is thrown away for a while. If it were not, the
+        # kernel would reset the connection, and the answer might be lost.
+        self.connection.settimeout(1)
+        end = time.monotonic() + 5
+        while self.connection.recv(65536) and time.monotonic() < end:
+            pass
 
     def _break(self, data: bytes) -> None:
         """Reset the connection. An orderly end would not do: some clients
@@ -929,10 +1034,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(*no_linger, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.connection.close()
-        self.close_connection = True
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

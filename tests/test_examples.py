@@ -123,7 +123,11 @@ class Sandbox(whole.Sandbox):
                 method,
                 request.target,
                 request.body,
-                dict(request.headers.items()),
+                {{
+                    name: value
+                    for name, value in request.headers.items()
+                    if name.lower() != "host"
+                }},
             )
             response = upstream.getresponse()
             body, status = response.read(), response.status

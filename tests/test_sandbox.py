@@ -1,5 +1,6 @@
 """The sandbox behaves like the API, where clients notice."""
 
+import json
 import os
 import re
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import requests
 
 import pdpyras
+import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 
 TIMEOUT = 10
@@ -133,7 +136,7 @@ def test_a_sandbox_started_again_is_as_slow_as_before():
 def test_stopping_interrupts_the_latency():
     box = Sandbox(latency=60).start()
     with socket.create_connection(("127.0.0.1", box.port)) as sock:
-        sock.sendall(ASK % b"")
+        sock.sendall(ask(box))
         time.sleep(0.1)
         before = time.monotonic()
         box.stop()
@@ -157,15 +160,17 @@ def raw(box, *parts):
                 return received
 
 
-ASK = b"GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n%s\r\n"
+def ask(box, *lines, first="GET /users HTTP/1.1"):
+    """The head of a request, with these lines beside what it needs."""
+    needed = (first, f"Host: 127.0.0.1:{box.port}", "Authorization: Bearer k")
+    return "\r\n".join([*needed, *lines, "", ""]).encode("latin-1")
 
 
 def test_a_connection_serves_many_requests(box):
-    received = raw(box, ASK % b"", ASK % b"", ASK % b"Connection: close\r\n")
+    received = raw(box, ask(box), ask(box), ask(box, "Connection: close"))
     assert received.count(b"HTTP/1.1 200 OK\r\n") == 3
     assert (
-        raw(box, ASK % b"Connection: close\r\n", ASK % b"").count(b" 200 ")
-        == 1
+        raw(box, ask(box, "Connection: close"), ask(box)).count(b" 200 ") == 1
     )
 
 
@@ -190,19 +195,182 @@ def test_every_answer_has_its_own_request_id(client):
 
 
 def test_a_body_in_chunks_is_refused(box):
-    received = raw(box, ASK % b"Transfer-Encoding: chunked\r\n")
+    received = raw(box, ask(box, "Transfer-Encoding: chunked"))
     assert received.startswith(b"HTTP/1.1 411 ")
 
 
 def test_a_target_that_is_no_url_is_refused(box):
-    request = b"GET http://[/users HTTP/1.1\r\nConnection: close\r\n\r\n"
+    request = ask(box, first="GET http://[/users HTTP/1.1")
     assert raw(box, request).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_malformed_length_is_refused(box, capfd):
-    received = raw(box, ASK % b"Content-Length: x\r\n")
+    received = raw(box, ask(box, "Content-Length: x"))
     assert received.startswith(b"HTTP/1.1 400 ")
     assert capfd.readouterr() == ("", "")
+
+
+# A whole request, which must not be carried out where it is a body's content.
+HIDDEN = '{"team": {"name": "hidden"}}'
+
+
+def hidden(box):
+    head = (f"Content-Length: {len(HIDDEN)}",)
+    first = "POST /teams HTTP/1.1"
+    return ask(box, *head, first=first) + HIDDEN.encode()
+
+
+REFUSED_FRAMES = [
+    (400, ["Content-Length: -1"]),
+    (400, ["Content-Length: abc"]),
+    (400, ["Content-Length: "]),
+    (400, ["Content-Length: +3"]),
+    (400, ["Content-Length: 1_0"]),
+    (400, ["Content-Length: 0x10"]),
+    (400, ["Content-Length: 3, 3"]),
+    (400, ["Content-Length: 3", "Content-Length: 4"]),
+    (400, ["Content-Length: " + "9" * 5000]),
+    (400, ["Content-Length: 0", "Transfer-Encoding: chunked"]),
+    (400, ["Transfer-Encoding: chunked", "content-length: 0"]),
+    (411, ["Transfer-Encoding: chunked"]),
+    (411, ["transfer-encoding: identity"]),
+    (400, ["Content-Length : 3"]),
+    (400, [" Content-Length: 3"]),
+    (400, ["X: a", " b"]),
+    (400, ["no colon"]),
+    (400, [": no name"]),
+    (400, ["X: a\rContent-Length: 3"]),
+    (400, ["X: a\0"]),
+    (413, [f"Content-Length: {1024 * 1024 + 1}"]),
+    (413, [f"Content-Length: {1024 * 1024 + 1}", "Expect: 100-continue"]),
+    (431, ["X: " + "x" * 70000]),
+    (431, ["X: x"] * 100),
+    (400, ["Host: localhost:1"]),
+    (403, ["Origin: null"]),
+    (403, ["origin: http://localhost"]),
+]
+
+
+@pytest.mark.parametrize("status, lines", REFUSED_FRAMES)
+def test_what_was_refused_is_not_taken_for_a_request(
+    box, client, capfd, status, lines
+):
+    received = raw(box, ask(box, *lines), hidden(box), hidden(box))
+    assert received.startswith(f"HTTP/1.1 {status} ".encode())
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close\r\n" in head + b"\r\n"
+    assert set(json.loads(body.decode())) == {"error"}
+    assert box.requests == []
+    assert client.body("/teams")["teams"] == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "status, first",
+    [
+        (400, "GET /users"),
+        (400, "GET  /users HTTP/1.1"),
+        (400, "GET /users HTTP/2.0"),
+        (400, "GET /us ers HTTP/1.1"),
+        (400, " GET /users HTTP/1.1"),
+        (400, "GET http://[/users HTTP/1.1"),
+        (431, f"GET /{'x' * 70000} HTTP/1.1"),
+        (501, "HEAD /users HTTP/1.1"),
+        (501, "OPTIONS * HTTP/1.1"),
+        (501, "get /users HTTP/1.1"),
+    ],
+)
+def test_a_request_line_that_is_none_is_refused(box, client, status, first):
+    received = raw(box, ask(box, first=first), hidden(box))
+    assert received.startswith(f"HTTP/1.1 {status} ".encode())
+    assert client.body("/teams")["teams"] == []
+
+
+def test_an_empty_line_before_a_request_is_passed_over(box):
+    received = raw(box, ask(box), b"\r\n", ask(box))
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+
+
+def with_host(host, first="GET /users HTTP/1.1"):
+    lines = [first, "Authorization: Bearer k", *host, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def test_the_host_must_be_its_own(box, client):
+    own = [f"127.0.0.1:{box.port}", f"localhost:{box.port}"]
+    for name in [*own, own[1].upper()]:
+        assert b" 200 OK" in raw(box, with_host([f"Host: {name}"]))
+    for name in (
+        *("localhost", "127.0.0.1", f"127.0.0.1:{box.port + 1}", ""),
+        *(f"evil.example:{box.port}", f"{own[0]}.evil.example", f"x@{own[0]}"),
+        *(f"127.0.0.2:{box.port}", f"localhost.:{box.port}"),
+    ):
+        received = raw(box, with_host([f"Host: {name}"]), hidden(box))
+        assert received.startswith(b"HTTP/1.1 421 "), name
+    for hosts in ([], [f"Host: {own[0]}"] * 2):
+        received = raw(box, with_host(hosts), hidden(box))
+        assert received.startswith(b"HTTP/1.1 400 ")
+    assert client.body("/teams")["teams"] == []
+
+
+def test_a_target_may_name_the_host_if_it_is_its_own(box):
+    for name, status in (
+        (f"localhost:{box.port}", 200),
+        ("evil.example", 421),
+        (f"x@localhost:{box.port}", 421),
+    ):
+        request = ask(box, first=f"GET http://{name}/users HTTP/1.1")
+        assert raw(box, request).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_on_the_usual_port_the_host_may_have_none():
+    for port, is_own in ((80, True), (81, False)):
+        fields = pdpyras_sandbox.HTTPMessage()
+        fields["Host"] = "localhost"
+        try:
+            pdpyras_sandbox._check_origin("/users", fields, port)
+        except pdpyras_sandbox._ApiError as error:
+            assert error.answer[0] == 421
+            is_refused = True
+        else:
+            is_refused = False
+        assert is_refused is not is_own
+
+
+def test_a_client_gets_the_refusal_of_what_it_still_sends(box):
+    """It comes although nobody reads the body."""
+    for size in (1024 * 1024 + 1, 8 * 1024 * 1024):
+        with Client(box.url) as client:
+            answer = client.post("/teams", data=b"x" * size)
+            assert str(1024 * 1024) in errors_of(answer, 413)
+            assert answer.headers["connection"] == "close"
+            assert client.body("/teams")["teams"] == []
+
+
+def test_a_body_of_1_mb_is_taken(box, client):
+    text = "x" * (1024 * 1024 - len('{"team": {"name": ""}}'))
+    data = json.dumps({"team": {"name": text}}).encode()
+    assert len(data) == 1024 * 1024
+    assert client.post("/teams", data=data).status_code == 201
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(box):
+    body = '{"team": {"name": "T"}}'
+    lines = [f"Content-Length: {len(body)}", "Expect: 100-Continue"]
+    head = ask(box, *lines, first="POST /teams HTTP/1.1")
+    with socket.create_connection(("127.0.0.1", box.port)) as sock:
+        sock.settimeout(TIMEOUT)
+        sock.sendall(head)
+        assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body.encode())
+        assert sock.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+def test_old_clients_keep_a_connection_if_they_say_so(box):
+    first = "GET /users HTTP/1.0"
+    assert raw(box, ask(box, first=first) * 2).count(b" 200 OK") == 1
+    kept = ask(box, "Connection: Keep-Alive", first=first)
+    assert raw(box, kept * 2).count(b" 200 OK") == 2
 
 
 def test_requests_are_recorded_as_they_came(box, client):
@@ -228,7 +396,7 @@ def test_latency_delays_each_answer():
 
 
 def test_a_client_that_leaves_makes_no_noise(box, capfd):
-    assert raw(box, ASK % b"Content-Length: 9\r\n", b"{") == b""
+    assert raw(box, ask(box, "Content-Length: 9"), b"{") == b""
     assert box.requests == []
     box.drop()
     with pytest.raises(requests.ConnectionError):
@@ -325,6 +493,15 @@ def test_added_records_have_the_given_properties(box, client):
         box.add("gadgets")
 
 
+def utc(spec="seconds", **ahead):
+    """A time so far ahead of now, as the API spells it."""
+    moment = datetime.now(timezone.utc) + timedelta(**ahead)
+    return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
+
+
+# A period that every list takes, and what is made during the tests is in.
+WINDOW = {"since": utc(days=-1), "until": utc(days=1)}
+
 LISTS = [
     path
     for path in pdpyras.CANONICAL_PATHS
@@ -337,8 +514,8 @@ def test_every_list_of_the_tables_is_served(box, session, endpoint):
     session.early_access = ["ip-allow-lists"]
     path = _filled(box, endpoint)
     added = box.add(path, 30)
-    assert list(session.iter_all(path)) == added
-    assert len(session.rget(path)) == 25
+    assert list(session.iter_all(path, params=WINDOW)) == added
+    assert len(session.rget(path, params=WINDOW)) == 25
 
 
 OPERATIONS = [
@@ -366,7 +543,10 @@ def test_every_operation_of_the_tables_is_served(box, client):
         if operation.request:
             content = {operation.request: content}
         answer = client.request(
-            method, path, json=None if method == "GET" else content
+            method,
+            path,
+            json=None if method == "GET" else content,
+            params=WINDOW if method == "GET" else None,
         )
         assert answer.status_code in (200, 201, 204), (method, path, answer)
         if method != "DELETE" and operation.response:
@@ -775,10 +955,11 @@ def test_overrides_are_judged_one_by_one(box, client):
     assert created["override"]["user"] == good["user"]
     assert refused["errors"] == ["Override must end after its start"]
     assert refused["override"] == bad
-    assert client.body(url) == {"overrides": [created["override"]]}
+    july = {"since": "2023-07-01T00:00:00Z", "until": "2023-07-02T00:00:00Z"}
+    assert client.body(url, **july) == {"overrides": [created["override"]]}
     override_id = created["override"]["id"]
     assert client.delete(f"{url}/{override_id}").status_code == 204
-    assert client.body(url) == {"overrides": []}
+    assert client.body(url, **july) == {"overrides": []}
 
 
 def test_subscribers_get_subscriptions(box, session):
@@ -1014,7 +1195,7 @@ def test_half_of_a_broken_answer_arrives(box):
     box.drop()
     with socket.create_connection(("127.0.0.1", box.port)) as sock:
         sock.settimeout(TIMEOUT)
-        sock.sendall(ASK % b"")
+        sock.sendall(ask(box))
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
@@ -1167,10 +1348,10 @@ def test_the_command_says_what_is_wrong(box, arguments, status, message):
 def test_records_are_filtered_by_the_time_of_their_creation(box, client):
     box.add("incidents", created_at="2026-01-01T00:00:00Z", id="POLD")
     box.add("incidents", created_at="2026-06-01T00:00:00Z", id="PNEW")
-    since = {"since": "2026-03-01T00:00:00Z"}
+    since = {"since": "2026-03-01T00:00:00Z", "until": "2026-07-01"}
     found = client.get("/incidents", params=since).json()["incidents"]
     assert [incident["id"] for incident in found] == ["PNEW"]
-    until = {"until": "2026-03-01T00:00:00Z"}
+    until = {"since": "2025-12-01", "until": "2026-03-01T00:00:00Z"}
     found = client.get("/incidents", params=until).json()["incidents"]
     assert [incident["id"] for incident in found] == ["POLD"]
 
