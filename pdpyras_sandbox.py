@@ -885,7 +885,10 @@ class Sandbox:
             limit, used = USUAL_RATE_LIMIT, 0
         headers["ratelimit-limit"] = limit
         headers["ratelimit-remaining"] = max(0, limit - used)
-        headers["ratelimit-reset"] = math.ceil(start + 60 - now)
+        # The difference of floats may be a little more than 60.
+        headers["ratelimit-reset"] = min(
+            60, max(0, math.ceil(start + 60 - now))
+        )
         if used > limit:
             raise _error(429)
 

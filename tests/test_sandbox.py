@@ -1243,6 +1243,20 @@ def test_the_rate_limit():
         assert ask() == [200, 3, 2, 60]
 
 
+def test_a_minute_has_no_61_seconds():
+    start = 1003.9
+    assert start + 60 - start > 60  # as floats have it
+    now = [start]
+    with Sandbox(clock=lambda: now[0]) as box, Client(box.url) as client:
+
+        def reset():
+            return int(client.get("/users").headers["ratelimit-reset"])
+
+        assert reset() == 60
+        now[0] -= 5  # a clock that was set back
+        assert reset() == 60
+
+
 def test_refused_requests_tell_the_rate_limit_too():
     with Sandbox(rate_limit=9) as box, Client(box.url) as client:
         headers = client.get("/users/PNONE01").headers
