@@ -21,6 +21,12 @@ be read, listed, filtered, updated and deleted, everywhere in the same way.
 Beyond that, incidents have a status, and events make incidents. Nothing
 outlives the process.
 
+Lists of what has happened, and on-call shifts, are restricted to a period as
+the API does it: times are compared as instants, a period that the API does
+not take is refused, and so is an offset beyond 10 000. What PagerDuty does not
+document about periods is a setting of :class:`Sandbox`, so that an export can
+be tried with each meaning.
+
 It listens on 127.0.0.1 only, and serves no page of a browser: a request with
 the header ``Origin``, or for another ``Host``, is refused.
 
@@ -28,8 +34,13 @@ From a shell, ``python -m pdpyras_sandbox`` serves until Ctrl-C.
 """
 
 import argparse
+import bisect
+import calendar
 import collections
+import functools
+import itertools
 import json
+import marshal
 import math
 import re
 import signal
@@ -41,10 +52,21 @@ import threading
 import time
 import traceback
 import uuid
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from http.client import HTTPMessage
 from http.client import responses as reasons
-from typing import Any, Callable, DefaultDict, Dict, List, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+    cast,
+)
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pdpyras
@@ -111,13 +133,29 @@ class _ApiError(Exception):
         self.headers: Dict[str, Any] = {}
 
 
-def _error(status: int, *errors: str) -> _ApiError:
+def _error(
+    status: int,
+    *errors: str,
+    code: Optional[int] = None,
+    message: Optional[str] = None,
+) -> _ApiError:
     """PagerDuty's error body, with its own codes."""
-    code = {400: 2001, 401: 2006, 404: 2100, 429: 2020}.get(status, 2000)
-    error: Record = {"message": reasons.get(status, "Unknown"), "code": code}
+    usual = {400: 2001, 401: 2006, 404: 2100, 429: 2020}.get(status, 2000)
+    error: Record = {"message": message or reasons.get(status, "Unknown")}
+    error["code"] = code or usual
     if errors:
         error["errors"] = errors
     return _ApiError(status, {"error": error})
+
+
+def _invalid(error: str, code: int = 2001) -> _ApiError:
+    """What the API says of parameters that it cannot use."""
+    return _error(400, error, code=code, message="Invalid Input Provided")
+
+
+def _unfit(error: str) -> _ApiError:
+    """What the API says of a request that it understands and refuses."""
+    return _error(400, error, code=2002, message="Arguments Caused Error")
 
 
 def _key(request: Request) -> str:
@@ -145,15 +183,205 @@ def _encoded(answer: Answer, headers: Dict[str, Any]) -> bytes:
 
 
 # ---------------------------------------------------------------------------
+# Times
+# ---------------------------------------------------------------------------
+#
+# An instant is a whole number: microseconds since 1970 began in UTC. Numbers
+# compare faster than datetimes, and are never without a zone.
+
+_SECOND = 1000000
+_HOUR = 3600 * _SECOND
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST = -62135596800 * _SECOND  # the year 1 begins
+_LAST = 253402300799 * _SECOND  # the year 9999 ends
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?"
+    r"(?:Z|([+-])(\d\d):?(\d\d)?)?)?",
+    re.ASCII,
+)
+_UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+
+
+def _now() -> int:
+    return (datetime.now(timezone.utc) - _EPOCH) // _MICROSECOND
+
+
+def _instant(text: Any) -> int:
+    """The instant of a time in ISO 8601; without a zone it is UTC.
+
+    :raises ValueError: it is no time
+    """
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no time")
+    *fields, fraction, sign, hours, minutes = match.groups("0")
+    year, month, day, hour, minute, second = map(int, fields)
+    micro = int(fraction.ljust(6, "0")[:6])
+    utc = timezone.utc
+    time = datetime(year, month, day, hour, minute, second, micro, utc)
+    instant = (time - _EPOCH) // _MICROSECOND
+    if sign != "0":
+        if int(hours) > 23 or int(minutes) > 59:
+            raise ValueError(f"{text!r} has no possible zone")
+        ahead = (int(hours) * 60 + int(minutes)) * 60 * _SECOND
+        instant += ahead if sign == "-" else -ahead
+    if not _FIRST <= instant <= _LAST:
+        raise ValueError(f"{text!r} is out of all years")
+    return instant
+
+
+def _spelled(instant: int, spelling: str) -> str:
+    """A time as the API spells it: ``seconds``, ``milliseconds``, or
+    ``local``, in seconds and without a zone."""
+    time = (_EPOCH + instant * _MICROSECOND).replace(tzinfo=None)
+    if spelling == "milliseconds":
+        return time.isoformat(timespec="milliseconds") + "Z"
+    return time.isoformat(timespec="seconds") + "Z"[spelling == "local" :]
+
+
+def _plus_months(instant: int, months: int) -> int:
+    """The same day of another month, or the last that this one has."""
+    time = _EPOCH + instant * _MICROSECOND
+    year, month = divmod(time.year * 12 + time.month - 1 + months, 12)
+    if not 1 <= year <= 9999:
+        return _FIRST if year < 1 else _LAST
+    day = min(time.day, calendar.monthrange(year, month + 1)[1])
+    time = time.replace(year=year, month=month + 1, day=day)
+    return (time - _EPOCH) // _MICROSECOND
+
+
+# ---------------------------------------------------------------------------
+# Periods
+# ---------------------------------------------------------------------------
+
+# Two ends of a period, each an instant, or None where it is open.
+Period = Tuple[Optional[int], Optional[int]]
+
+
+def _incident_period(since: Optional[int], until: Optional[int]) -> Period:
+    """Six months at most; where an end is missing, one month."""
+    if since is None:
+        since = _plus_months(_now() if until is None else until, -1)
+    elif until is None:
+        until = _plus_months(since, 1)
+    if until is not None and until > _plus_months(since, 6):
+        raise _invalid(" is invalid.")  # The API says no more than that.
+    return since, until
+
+
+def _notification_period(since: Optional[int], until: Optional[int]) -> Period:
+    since, until = _whole_period(since, until)
+    if until >= _plus_months(since, 3):
+        raise _invalid("The period must be less than 3 months", 2005)
+    return since, until
+
+
+def _whole_period(
+    since: Optional[int], until: Optional[int]
+) -> Tuple[int, int]:
+    if since is None or until is None:
+        raise _invalid("Since and until cannot be empty")
+    return since, until
+
+
+def _audit_period(since: Optional[int], until: Optional[int]) -> Period:
+    """31 days at most; the last 24 hours where nothing else is said."""
+    since = _now() - 24 * _HOUR if since is None else since
+    if (_now() if until is None else until) > since + 31 * 24 * _HOUR:
+        raise _invalid("The period must be at most 31 days", 2005)
+    return since, until
+
+
+def _oncall_period(since: Optional[int], until: Optional[int]) -> Period:
+    now = _now()
+    since = now if since is None else since
+    return since, now if until is None else until
+
+
+class _History(NamedTuple):
+    """What a list knows of time.
+
+    ``field`` is the time of its records, or where ``end`` names another, the
+    beginning of what they last. ``period`` completes the period that a query
+    asks for, or refuses it; None: it is taken as it is. ``utc_only``: the
+    list takes times with ``Z`` and without a fraction, and no others.
+    ``identity``: the field that tells its records apart; empty: there is none.
+    """
+
+    field: str = "created_at"
+    end: str = ""
+    spelling: str = "seconds"
+    period: Optional[Callable[[Optional[int], Optional[int]], Period]] = None
+    utc_only: bool = False
+    identity: str = "id"
+
+
+_CHANGES = _History("timestamp", utc_only=True)
+_SHIFTS = _History("start_time", "end_time", period=_whole_period)
+
+_HISTORIES: Dict[str, _History] = {
+    "/incidents": _History(period=_incident_period),
+    "/log_entries": _History(),
+    "/incidents/{id}/log_entries": _History(),
+    "/notifications": _History("started_at", period=_notification_period),
+    "/change_events": _CHANGES,
+    "/services/{id}/change_events": _CHANGES,
+    "/oncalls": _History("start", "end", period=_oncall_period, identity=""),
+    "/schedules/{id}/overrides": _SHIFTS._replace(field="start", end="end"),
+    "/v3/schedules/{id}/overrides": _SHIFTS,
+    "/v3/schedules/{id}/custom_shifts": _SHIFTS,
+    # The bodies of these say of which period, instead of the query.
+    "/analytics/raw/incidents": _History(spelling="local"),
+    "/analytics/raw/responders/{responder_id}/incidents": _History(
+        "incident_created_at",
+        spelling="local",
+        identity="incident_id",
+    ),
+}
+_AUDIT = _History("execution_time", "", "milliseconds", _audit_period)
+_HISTORIES.update(
+    (path, _AUDIT)
+    for path in pdpyras.CANONICAL_PATHS
+    if path.endswith("/audit/records")
+)
+
+
+def _asked_period(history: _History, asked: Dict[str, str]) -> Period:
+    """The period of a query.
+
+    :raises _ApiError: there is none, or the API does not take it
+    """
+    ends: List[Optional[int]] = []
+    for name in ("since", "until"):
+        text = asked.get(name)
+        try:
+            if text and history.utc_only and not _UTC_TIME.fullmatch(text):
+                raise ValueError("not UTC, in whole seconds, with Z")
+            ends.append(None if text is None else _instant(text))
+        except ValueError:
+            raise _invalid(f"{name} is no valid time", 2004) from None
+    since, until = history.period(*ends) if history.period else ends
+    if since is not None and until is not None and until < since:
+        raise _invalid("until is before since", 2005)
+    return since, until
+
+
+# ---------------------------------------------------------------------------
 # Records
 # ---------------------------------------------------------------------------
 
-_FIRST = """Alice Bob Carol Dan Dave David Erin Frank Grace Heidi Ivan Jane
-    Karim Lena Mallory Niaj Olivia Peggy Rupert Sybil""".split()  # noqa: SIM905
-_LAST = """Abara Berg Castillo Doe Eriksen Fontaine Gupta Haas Ito Jansen
-    Lopez Moreau Novak Okafor Patel Quinn Rossi Schmidt Tanaka""".split()  # noqa: SIM905
+_FIRST_NAMES = """Alice Bob Carol Dan Dave David Erin Frank Grace Heidi Ivan
+    Jane Karim Lena Mallory Niaj Olivia Peggy Rupert Sybil
+    """.split()  # noqa: SIM905
+_LAST_NAMES = """Abara Berg Castillo Doe Eriksen Fontaine Gupta Haas Ito
+    Jansen Lopez Moreau Novak Okafor Patel Quinn Rossi Schmidt Tanaka
+    """.split()  # noqa: SIM905
 
-# What a record has unless it is said otherwise.
+# What a record has unless it is said otherwise. Records share these lists,
+# which are replaced and never changed.
 _DEFAULTS: Dict[str, Record] = {
     "user": {"role": "user", "time_zone": "UTC", "teams": []},
     "service": {"status": "active", "teams": [], "integrations": []},
@@ -167,10 +395,13 @@ _DEFAULTS: Dict[str, Record] = {
 def _named(kind: str, n: int) -> Record:
     """What the n-th record of a kind is called."""
     if kind == "user":
-        series, n = divmod(n, len(_FIRST) * len(_LAST))
-        first, last = _FIRST[n % len(_FIRST)], _LAST[n // len(_FIRST)]
+        firsts = len(_FIRST_NAMES)
+        series, n = divmod(n, firsts * len(_LAST_NAMES))
+        first, last = _FIRST_NAMES[n % firsts], _LAST_NAMES[n // firsts]
         email = f"{first}.{last}{series or ''}@example.com".lower()
         return {"name": f"{first} {last}", "email": email}
+    if kind == "oncall":
+        return {"escalation_level": n + 1}
     field = {"incident": "title", "tag": "label"}.get(kind, "name")
     return {field: f"{kind.replace('_', ' ').capitalize()} {n + 1}"}
 
@@ -194,10 +425,6 @@ def _reference(record: Record) -> Record:
     return reference
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _copied(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
@@ -207,6 +434,13 @@ _STATUS_OF_ACTION = {
     "acknowledge": "acknowledged",
     "resolve": "resolved",
 }
+# What follows from an incident's status, unless it is said otherwise.
+_STATE = (
+    "last_status_change_at",
+    "last_status_change_by",
+    "acknowledgements",
+    "resolved_at",
+)
 
 
 def _check_status(status: Any) -> None:
@@ -214,28 +448,166 @@ def _check_status(status: Any) -> None:
         raise _error(400, f"Status {status!r} is none of an incident")
 
 
+# Since when, and until when where it lasts.
+_Times = Tuple[int, Optional[int]]
+
+
+def _lasting(history: _History, record: Record) -> _Times:
+    """The times of what lasts; without a beginning or end, always."""
+    start, end = record.get(history.field), record.get(history.end)
+    return (
+        _FIRST if start is None else _instant(start),
+        _LAST if end is None else _instant(end),
+    )
+
+
+def _timed(
+    history: Optional[_History], record: Record, given: Record, now: int
+) -> _Times:
+    """The times of a new record, in which they get the API's spelling.
+
+    What is rendered in whole seconds may be known more exactly.
+    """
+    if history is None:
+        return 0, None
+    if history.end:
+        return _lasting(history, record)
+    field = history.field
+    instant = _instant(given[field]) if field in given else now
+    if field not in given or history.spelling == "local":
+        record[field] = _spelled(instant, history.spelling)
+    elif history.spelling == "seconds":
+        record[field] = re.sub(r"\.\d+", "", record[field])
+    if history.spelling == "local":
+        record.setdefault("updated_at", record[field])
+    return instant, None
+
+
+# Instant, number and content of a record. Numbers count up as records are
+# added, so that entries sort by time and then by number, and never further.
+_Entry = Tuple[int, int, Record]
+
+
+def _anonymize(record: Record, identity: str) -> None:
+    """Take away what some records lack, and say whose they are instead."""
+    record_id = record["id"]
+    for name in ("id", "type", "self", "html_url", "summary", "created_at"):
+        del record[name]
+    if identity:
+        record.setdefault(identity, record_id)
+
+
+class _Collection:
+    """The records of a path: by id, and by time.
+
+    Each change makes another ``version``.
+    """
+
+    def __init__(self, history: Optional[_History]) -> None:
+        self.history = history
+        self.version = 0
+        # Of what lasts: number -> instant.
+        self.ends: Dict[int, int] = {}
+        self.count = 0  # of all that were ever added
+        self._by_id: Dict[str, _Entry] = {}
+        self._entries: List[_Entry] = []
+        self._is_sorted = True
+        # Were all records added in the order of their times?
+        self.in_order = True
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, record_id: str) -> bool:
+        return record_id in self._by_id
+
+    def __getitem__(self, record_id: str) -> Record:
+        return self._by_id[record_id][2]
+
+    def nth(self, n: int) -> Record:
+        return self.entries()[n][2]
+
+    def all(self) -> List[Record]:
+        """In the order in which they were added."""
+        return [entry[2] for entry in self._by_id.values()]
+
+    def entries(self) -> List[_Entry]:
+        """In the order of their times. Not to be changed."""
+        if not self._is_sorted:
+            self._entries.sort()
+            self._is_sorted = True
+        return self._entries
+
+    def put(self, record_id: str, record: Record, times: _Times) -> None:
+        """Add a record, or put it in the place of the one with this id."""
+        number, (start, end) = self.count, times
+        if record_id in self._by_id:
+            number = self._by_id[record_id][1]
+            self._remove(record_id)
+        else:
+            self.count += 1
+        entry = (start, number, record)
+        if self._entries:
+            last = self._entries[-1]
+            self._is_sorted = self._is_sorted and last[:2] < entry[:2]
+            is_later = start >= last[0] and number > last[1]
+            self.in_order = self.in_order and is_later
+        self._entries.append(entry)
+        self._by_id[record_id] = entry
+        if end is not None:
+            self.ends[number] = end
+        self.version += 1
+
+    def clear(self) -> None:
+        self._by_id.clear()
+        self._entries.clear()
+        self.ends.clear()
+        self.in_order = True
+        self.version += 1
+
+    def _remove(self, record_id: str) -> None:
+        entries, entry = self.entries(), self._by_id[record_id]
+        del entries[bisect.bisect_left(entries, entry[:2])]
+
+    def remove(self, record_id: str) -> None:
+        self._remove(record_id)
+        del self._by_id[record_id]
+        self.version += 1
+
+
 class _Store:
-    """All records: path of the collection -> id -> record."""
+    """All records: path of the collection -> collection."""
 
     def __init__(self) -> None:
         self.url = ""
-        self.collections: DefaultDict[str, Dict[str, Record]]
-        self.collections = collections.defaultdict(dict)
+        self.collections: Dict[str, _Collection] = {}
+        # What was last sent to a path that is no collection.
+        self.sent: Dict[str, Any] = {}
         self._ids = 0
 
+    def collection(self, path: str) -> _Collection:
+        if path not in self.collections:
+            endpoint = pdpyras.canonical_path(self.url, path)
+            history = _HISTORIES.get(endpoint)
+            self.collections[path] = _Collection(history)
+        return self.collections[path]
+
     def all(self, path: str) -> List[Record]:
-        return list(self.collections[path].values())
+        return self.collection(path).all()
 
     def find(self, path: str) -> Record:
         """The record at a path such as ``/users/PABC123``."""
-        collection, _, record_id = path.rpartition("/")
-        if record_id not in self.collections[collection]:
+        path, _, record_id = path.rpartition("/")
+        collection = self.collections.get(path)
+        if collection is None or record_id not in collection:
             raise _error(404)
-        return self.collections[collection][record_id]
+        return collection[record_id]
 
     def first(self, path: str) -> Record:
         """The first record of a collection; made if there is none."""
-        return (self.all(path) or [self.add(path, _named(_kind(path), 0))])[0]
+        if not len(self.collection(path)):
+            self.add(path, _named(_kind(path), 0))
+        return self.collection(path).nth(0)
 
     def user(self, email: Any) -> Optional[Record]:
         """The user with this e-mail."""
@@ -244,60 +616,113 @@ class _Store:
                 return user
         return None
 
+    def changed(self, path: str, record: Record, content: Record) -> None:
+        """Note that a record of this collection has new content."""
+        collection = self.collection(path)
+        collection.version += 1
+        history = collection.history
+        if history and (history.field in content or history.end in content):
+            times = _timed(history, record, content, _now())
+            collection.put(record["id"], record, times)
+
     def add(self, path: str, content: Record) -> Record:
         """Complete ``content`` to a record, and keep it."""
-        self._ids += 1  # the factor is odd, so that no id comes twice
-        new_id = f"P{self._ids * 7654321 % 16**6:06X}"
-        record_id = content.get("id", new_id)
-        record = {
-            "id": record_id,
-            "type": _kind(path),
-            "self": f"{self.url}{path}/{record_id}",
-            "html_url": f"{WEB_URL}{path}/{record_id}",
-            "created_at": _now(),
-            **_copied(_DEFAULTS.get(_kind(path), {})),
-            **content,
-        }
-        if path == "/incidents":
-            self._complete_incident(record)
-        record["summary"] = _summary(record)
-        self.collections[path][record_id] = record
-        return record
+        return self.add_all(path, [content])[0]
 
-    def _complete_incident(self, incident: Record) -> None:
-        number = len(self.collections["/incidents"])
+    def add_all(self, path: str, contents: Iterable[Record]) -> List[Record]:
+        """The same, of several that come into being at the same time.
+
+        :raises ValueError: the time of one is none
+        """
+        collection, kind, now = self.collection(path), _kind(path), _now()
+        history = collection.history
+        usual = {"created_at": _spelled(now, "seconds")}
+        usual.update(_DEFAULTS.get(kind, {}))
+        added: List[Record] = []
+        for content in contents:
+            record_id = content.get("id") or self._new_id()
+            record = {
+                "id": record_id,
+                "type": kind,
+                "self": f"{self.url}{path}/{record_id}",
+                "html_url": f"{WEB_URL}{path}/{record_id}",
+                **usual,
+                **content,
+            }
+            times = _timed(history, record, content, now)
+            if path == "/incidents":
+                self._complete_incident(record, collection.count)
+                record.update((n, content[n]) for n in _STATE if n in content)
+            record["summary"] = _summary(record)
+            if history and history.identity != "id":
+                _anonymize(record, history.identity)
+            collection.put(record_id, record, times)
+            added.append(record)
+        return added
+
+    def _new_id(self) -> str:
+        self._ids += 1  # the factor is odd, so that no id comes twice
+        return f"P{self._ids * 7654321 % 16**6:06X}"
+
+    def _complete_incident(self, incident: Record, number: int) -> None:
         incident["incident_number"] = number + 1
         incident.setdefault("incident_key", uuid.uuid4().hex)
         incident.setdefault("service", _reference(self.first("/services")))
-        users = self.all("/users")
-        if users:
-            assignee = _reference(users[number % len(users)])
+        users = self.collection("/users")
+        if len(users):
+            assignee = _reference(users.nth(number % len(users)))
             incident.setdefault("assignments", [{"assignee": assignee}])
-        self.set_status(incident, incident["status"], None)
+        created_at = incident["created_at"]
+        self.set_status(incident, incident["status"], None, created_at)
 
-    def set_status(self, incident: Record, status: Any, actor: Any) -> None:
+    def set_status(
+        self,
+        incident: Record,
+        status: Any,
+        actor: Any,
+        now: Optional[str] = None,
+    ) -> None:
         """Change the status of an incident, and what follows from it."""
         _check_status(status)
+        now = now or _spelled(_now(), "seconds")
         incident["status"] = status
-        incident["last_status_change_at"] = _now()
+        incident["last_status_change_at"] = now
         incident["last_status_change_by"] = actor
         incident["acknowledgements"] = []
         incident["resolved_at"] = None
         if status == "acknowledged":
-            acknowledgement = {"at": _now(), "acknowledger": actor}
+            acknowledgement = {"at": now, "acknowledger": actor}
             incident["acknowledgements"].append(acknowledgement)
         if status == "resolved":
-            incident["resolved_at"] = _now()
-            for alert in self.all(f"/incidents/{incident['id']}/alerts"):
-                alert["status"] = status
+            incident["resolved_at"] = now
+            alerts = self.collections.get(
+                f"/incidents/{incident['id']}/alerts"
+            )
+            if alerts is not None:
+                alerts.version += 1
+                for alert in alerts.all():
+                    alert["status"] = status
+        self.collection("/incidents").version += 1
 
 
 # ---------------------------------------------------------------------------
-# Filters and pages
+# Filters, order and pages
 # ---------------------------------------------------------------------------
 
 # Who acknowledged an incident is not thereby one that it is assigned to.
 _BYLINES = ("last_status_change_by", "acknowledgements")
+
+# Parameters that say something else than which records are wanted.
+_NO_FILTERS = {"limit", "offset", "total", "cursor", "after", "sort_by"}
+_NO_FILTERS.update(["since", "until", "date_range", "time_zone", "include[]"])
+_NO_FILTERS.add("updated_after")  # of analytics' bodies, not of a query
+# Their lists have no filter of these names: it is ``statuses[]``.
+_NO_FILTERS_OF = {"/incidents": {"status", "urgency"}}
+
+_SORTABLE = {
+    "/incidents": ("incident_number", "created_at", "resolved_at", "urgency"),
+    "/incidents/{id}/alerts": ("created_at", "resolved_at"),
+}
 
 
 def _mentions(value: Any, ids: List[str]) -> bool:
@@ -310,68 +735,323 @@ def _mentions(value: Any, ids: List[str]) -> bool:
     return False
 
 
-def _passes(record: Record, name: str, values: List[str]) -> bool:
+def _passes(record: Record, name: str, values: List[Any]) -> bool:
     """Does a record pass the filter that a query parameter is?"""
     if name == "query":
-        text = f"{record['summary']}\n{record.get('email')}"
+        text = f"{record.get('summary')}\n{record.get('email')}"
         return values[-1].lower() in text.lower()
+    if name == "updated_after":
+        return bool(_instant(record["updated_at"]) > values[-1])
     if name.endswith("_ids[]"):
         return _mentions(record, values)
-    if name in ("since", "until") and record["type"] == "incident":
-        created_at = str(record.get("created_at", values[-1]))
-        is_later = created_at >= values[-1]
-        return is_later if name == "since" else not is_later
     if name.endswith("[]"):
         name = pdpyras.singular_name(name[:-2])
-    if name not in record or name == "time_zone":  # no filter
+    if name not in record:  # no filter
         return True
     return str(record[name]).lower() in [value.lower() for value in values]
 
 
+def _sort_value(entry: _Entry, name: str) -> Any:
+    """By what an entry is sorted; what is not there yet comes first."""
+    instant, _, record = entry
+    value = record.get(name)
+    if name == "created_at":
+        # Only histories know their records' instants.
+        return instant or _instant(value)
+    if name == "resolved_at":
+        return _FIRST if value is None else _instant(value)
+    if name == "urgency":
+        return str(value) != "low"
+    return value or 0
+
+
+def _sort_order(endpoint: str, sort_by: str) -> "_Order":
+    """What ``sort_by`` asks for."""
+    names = _SORTABLE[endpoint]
+    pattern = rf"(?:{'|'.join(names)})(?::asc|:desc)?"
+    fields = sort_by.split(",")
+    if len(fields) > 2 or not all(re.fullmatch(pattern, f) for f in fields):
+        raise _invalid(f"sort_by must be one or two of {', '.join(names)}")
+    return tuple((f.partition(":")[0], f.endswith(":desc")) for f in fields)
+
+
+# "added", "oldest", "newest", or pairs: the name of a field, and whether it
+# descends.
+_Order = Union[str, Tuple[Tuple[str, bool], ...]]
+# Pairs of a parameter and its values.
+_Filters = Tuple[Tuple[str, Tuple[Any, ...]], ...]
+
+
+def _order_key(order: _Order) -> Callable[[_Entry], Any]:
+    """By what entries are in this order. Fields come on top of it."""
+    if order == "newest":
+        return lambda entry: (-entry[0], entry[1])
+    if order == "oldest":
+        return lambda entry: entry[:2]
+    return lambda entry: entry[1]
+
+
+def _sort(entries: List[_Entry], order: _Order) -> None:
+    entries.sort(key=_order_key(order))
+    if not isinstance(order, str):
+        for name, descends in reversed(order):
+            value = functools.partial(_sort_value, name=name)
+            entries.sort(key=value, reverse=descends)
+
+
+class _Meaning(NamedTuple):
+    """What the API's documents leave open: see :class:`Sandbox`."""
+
+    since: str
+    until: str
+    resolution: str
+    order: str
+
+
+_MEANINGS = {
+    "since": ("inclusive", "exclusive"),
+    "until": ("inclusive", "exclusive"),
+    "resolution": ("seconds", "milliseconds"),
+    "order": ("added", "oldest", "newest"),
+}
+
+
+class _Selection:
+    """The entries that are asked for, in their order: a stretch of a list."""
+
+    def __init__(
+        self, entries: List[_Entry], start: int, end: int, order: _Order
+    ) -> None:
+        self._entries, self._start, self._end = entries, start, end
+        self._key = _order_key(order)
+        self._keys: List[Any] = []
+        self._places: Dict[Any, int] = {}
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def page(self, start: int, end: int) -> List[_Entry]:
+        end = min(self._start + end, self._end)
+        return self._entries[self._start + start : end]
+
+    def behind(self, cursor: str) -> int:
+        """How many records are up to the one of a cursor, gone or not."""
+        if not re.fullmatch(r"-?\d{1,18}\.\d{1,18}", cursor):
+            raise _invalid(f"cursor {cursor!r} is not of this API")
+        instant, number = map(int, cursor.split("."))
+        if not self._keys:
+            self._keys = [self._key(e) for e in self.page(0, len(self))]
+        return bisect.bisect_right(
+            self._keys, self._key((instant, number, {}))
+        )
+
+    def place_behind(self, identity: str, last: Any) -> int:
+        """How many records are up to the one that is called so."""
+        if not self._places:
+            for place, entry in enumerate(self.page(0, len(self)), 1):
+                self._places[entry[2].get(identity)] = place
+        if not isinstance(last, str) or last not in self._places:
+            raise _invalid(f"starting_after {last!r} is none of the records")
+        return self._places[last]
+
+
+class _Lists:
+    """Answers with pages of collections.
+
+    Selections are kept for the requests of the pages that follow, as long as
+    nothing changes.
+    """
+
+    kept = 32  # selections: sixteen lists may be read at once
+
+    def __init__(self, meaning: _Meaning) -> None:
+        for name, value in meaning._asdict().items():
+            if value not in _MEANINGS[name]:
+                choice = " or ".join(map(repr, _MEANINGS[name]))
+                raise ValueError(f"{name} must be {choice}, not {value!r}")
+        self.meaning = meaning
+        self._unit = _SECOND
+        if meaning.resolution == "milliseconds":
+            self._unit //= 1000
+        # By what was asked: version of the collection, and selection.
+        self._selections: Any = collections.OrderedDict()
+
+    def page(
+        self, collection: _Collection, request: Request, operation: Any
+    ) -> Record:
+        """The body with the records that a query asks for."""
+        asked = dict(request.query)
+        style, name = operation.pagination, operation.response
+        limit = max(1, _number(asked, "limit", DEFAULT_LIMIT))
+        limit = min(limit, operation.max_limit)
+        start = _number(asked, "offset", 0) if style == "offset" else 0
+        if start + limit > pdpyras.ITERATION_LIMIT:
+            raise _unfit(_TOO_FAR)
+        chosen = self._asked(collection, request, asked)
+        if not style:
+            return {name: _contents(chosen.page(0, len(chosen)))}
+        if style != "offset" and asked.get(style):
+            start = chosen.behind(asked[style])
+        entries = chosen.page(start, start + limit)
+        more = start + len(entries) < len(chosen)
+        page: Record = {name: _contents(entries), "limit": limit}
+        if style == "offset":
+            total = len(chosen) if asked.get("total") == "true" else None
+            return {**page, "offset": start, "more": more, "total": total}
+        following = "next_cursor" if style == "cursor" else style
+        page[following] = "{}.{}".format(*entries[-1]) if more else None
+        return page
+
+    def _asked(
+        self, collection: _Collection, request: Request, asked: Dict[str, str]
+    ) -> _Selection:
+        endpoint, history = str(request.endpoint), collection.history
+        period: Period = (None, None)
+        is_all = endpoint == "/incidents" and asked.get("date_range") == "all"
+        if history and not is_all:
+            period = _asked_period(history, asked)
+        order: _Order = self.meaning.order if history else "added"
+        if history is _AUDIT:
+            order = "newest"
+        if endpoint in _SORTABLE and "sort_by" in asked:
+            order = _sort_order(endpoint, asked["sort_by"])
+        ignored = _NO_FILTERS | _NO_FILTERS_OF.get(endpoint, set())
+        filters = tuple(
+            (name, tuple(v for other, v in request.query if other == name))
+            for name in asked
+            if name not in ignored
+        )
+        bounds = self._bounds(period)
+        return self._select(collection, bounds, filters, order)
+
+    def _bounds(self, period: Period) -> Period:
+        """The instants from which, and before which, records are meant."""
+        (since, until), unit = period, self._unit
+        if since is not None:
+            since = since // unit * unit
+            since += unit * (self.meaning.since == "exclusive")
+        if until is not None:
+            until = until // unit * unit
+            until += unit * (self.meaning.until == "inclusive")
+        return since, until
+
+    def _select(
+        self,
+        collection: _Collection,
+        bounds: Period,
+        filters: _Filters,
+        order: _Order,
+    ) -> _Selection:
+        """What is within the bounds and passes the filters. What lasts has
+        to end behind the first bound, and to begin before the other."""
+        lasts = collection.history is not None and collection.history.end
+        entries, (since, until) = collection.entries(), bounds
+        start, end = 0, len(entries)
+        if since is not None and not lasts:
+            start = bisect.bisect_left(entries, (since,))
+        if until is not None:
+            end = max(start, bisect.bisect_left(entries, (until,)))
+        least = since if lasts else None
+        key = (id(collection), start, end, least, filters, order)
+        version, selection = self._selections.pop(key, (None, None))
+        if version != collection.version:
+            selection = _selection(collection, *key[1:])
+        self._selections[key] = collection.version, selection
+        if len(self._selections) > self.kept:
+            self._selections.popitem(last=False)
+        return cast(_Selection, selection)
+
+    def page_after(
+        self, collection: _Collection, asked: Record, operation: Any
+    ) -> Record:
+        """The same, where the request's body says what is wanted."""
+        history = collection.history or _History()
+        filters = asked.get("filters") or {}
+        if not isinstance(filters, dict):
+            raise _invalid("filters must be an object")
+        limit = asked.get("limit", 100)
+        if not isinstance(limit, int) or not 1 <= limit <= operation.max_limit:
+            raise _invalid(f"limit must be 1 to {operation.max_limit}")
+        bounds, conditions = _asked_in_body(history, filters)
+        order = _order_in_body(history, asked)
+        chosen = self._select(collection, bounds, conditions, order)
+        last, start = asked.get("starting_after"), 0
+        if last is not None:
+            start = chosen.place_behind(history.identity, last)
+        data = _contents(chosen.page(start, start + limit))
+        return {
+            "data": data,
+            "first": data[0][history.identity] if data else None,
+            "last": data[-1][history.identity] if data else None,
+            "more": start + len(data) < len(chosen),
+        }
+
+
+def _selection(
+    collection: _Collection,
+    start: int,
+    end: int,
+    least: Optional[int],
+    filters: _Filters,
+    order: _Order,
+) -> _Selection:
+    """A stretch of a collection, or what of it is meant, sorted."""
+    entries = collection.entries()
+    is_sorted = order == "oldest" or order == "added" and collection.in_order
+    if is_sorted and not filters and least is None:
+        return _Selection(entries, start, end, order)
+    entries = entries[start:end]
+    if least is not None:
+        entries = [e for e in entries if collection.ends[e[1]] > least]
+    for name, values in filters:
+        entries = [e for e in entries if _passes(e[2], name, [*values])]
+    _sort(entries, order)
+    return _Selection(entries, 0, len(entries), order)
+
+
+def _contents(entries: List[_Entry]) -> List[Record]:
+    return [entry[2] for entry in entries]
+
+
 def _number(asked: Dict[str, str], name: str, default: int) -> int:
     value = asked.get(name) or str(default)
-    if not re.fullmatch(r"\d+", value):
+    if not re.fullmatch(r"\d{1,18}", value):
         raise _error(400, f"{name} {value!r} is no number")
     return int(value)
 
 
-def _page(records: List[Record], request: Request, operation: Any) -> Record:
-    """The body with the records that are asked for."""
-    asked = dict(request.query)
-    for name in asked:
-        values = [value for other, value in request.query if other == name]
-        records = [r for r in records if _passes(r, name, values)]
-    style = operation.pagination
-    if not style:
-        return {operation.response: records}
-    limit = max(1, _number(asked, "limit", DEFAULT_LIMIT))
-    limit = min(limit, operation.max_limit)
-    start = _number(asked, style, 0)  # a cursor is an offset in disguise
-    end = start + limit
-    more = end < len(records)
-    page = {operation.response: records[start:end], "limit": limit}
-    if style != "offset":
-        following = "next_cursor" if style == "cursor" else style
-        return {**page, following: str(end) if more else None}
-    if end > pdpyras.ITERATION_LIMIT:
-        raise _error(400, "offset + limit must not exceed 10000")
-    total = len(records) if asked.get("total") == "true" else None
-    return {**page, "offset": start, "more": more, "total": total}
+_TOO_FAR = (
+    "Offset+limit exceeds maximum allowed value of 10000. Please try to "
+    "refine your search to reduce the returned set of records below this "
+    "number, like adding a date range."
+)
 
 
-def _page_after(records: List[Record], asked: Record) -> Record:
-    """The same, where the request's body says behind which record."""
-    ids = [record["id"] for record in records]
-    last = asked.get("starting_after")
-    start = ids.index(last) + 1 if last in ids else 0
-    end = start + int(asked.get("limit", 100))
-    data = records[start:end]
-    return {
-        "data": data,
-        "first": data[0]["id"] if data else None,
-        "last": data[-1]["id"] if data else None,
-        "more": end < len(records),
-    }
+def _asked_in_body(
+    history: _History, filters: Record
+) -> Tuple[Period, _Filters]:
+    """The bounds of analytics, from which and before which, and the rest."""
+    ends: List[Optional[int]] = []
+    for name in ("created_at_start", "created_at_end", "updated_after"):
+        value = filters.get(name)
+        try:
+            ends.append(None if value is None else _instant(value))
+        except ValueError:
+            raise _invalid(f"{name} is no valid time") from None
+    since, until, updated = ends
+    if since is not None and history.identity != "id":
+        since += 1  # Of a responder's, the document says "greater than".
+    conditions = () if updated is None else (("updated_after", (updated,)),)
+    return (since, until), conditions
+
+
+def _order_in_body(history: _History, asked: Record) -> _Order:
+    order, field = asked.get("order"), asked.get("order_by")
+    if order not in (None, "asc", "desc"):
+        raise _invalid("order must be asc or desc")
+    if field not in (None, "created_at", "seconds_to_resolve"):
+        raise _invalid("order_by must be created_at or seconds_to_resolve")
+    return ((field or "created_at", order != "asc"),)
 
 
 # ---------------------------------------------------------------------------
@@ -420,6 +1100,20 @@ def _listed(content: Any) -> List[Any]:
     return content if isinstance(content, list) else [content]
 
 
+def _check_times(history: Optional[_History], content: Record) -> None:
+    """Refuse what has a time that is none."""
+    for name in (history.field, history.end) if history else ():
+        if content.get(name) is not None:
+            _instant(content[name])
+
+
+def _ends_after_its_start(override: Record) -> bool:
+    try:
+        return _instant(override.get("start")) < _instant(override.get("end"))
+    except ValueError:
+        return False
+
+
 def _writable(content: Record) -> Record:
     """The properties that a client may set."""
     writable = {n: v for n, v in content.items() if n not in _FIXED}
@@ -432,8 +1126,8 @@ class _RestAPI:
     """Serves collections and their records, and a few endpoints that are
     like no others."""
 
-    def __init__(self, store: _Store) -> None:
-        self.store = store
+    def __init__(self, store: _Store, lists: _Lists) -> None:
+        self.store, self.lists = store, lists
         # By method and endpoint, or else by method and what there is.
         self.routes: Dict[str, Callable[[Request, Any], Any]] = {
             "GET /users/me": self.me,
@@ -456,8 +1150,8 @@ class _RestAPI:
         self._check_parents(request, endpoint)
         place = _place(endpoint)
         if f"{method} {place}" == "GET collection":
-            records = self.store.all(request.path)
-            return 200, _page(records, request, operation)
+            collection = self.store.collection(request.path)
+            return 200, self.lists.page(collection, request, operation)
         content = None
         if method in ("POST", "PUT", "PATCH"):
             content = _content(request, operation.request)
@@ -516,6 +1210,10 @@ class _RestAPI:
                 errors.append("Email has already been taken")
         if path == "/incidents":
             _check_status(content.get("status", "triggered"))
+        try:
+            _check_times(self.store.collection(path).history, content)
+        except ValueError as error:
+            errors.append(str(error))
         if errors:
             raise _error(400, *errors)
 
@@ -526,18 +1224,20 @@ class _RestAPI:
         """A record, or several of a collection: all of them or none."""
         if not isinstance(content, list):
             record = self.store.find(request.path)
-            self._check(request.path.rpartition("/")[0], content, record)
-            return self._update(request, record, content)
+            path = request.path.rpartition("/")[0]
+            self._check(path, content, record)
+            return self._update(request, path, record, content)
         if len(content) > MULTI_UPDATE_LIMIT:
             raise _error(413, f"At most {MULTI_UPDATE_LIMIT} at a time")
-        paths = [f"{request.path}/{item.get('id')}" for item in content]
-        pairs = list(zip([self.store.find(path) for path in paths], content))
+        path = request.path
+        records = [self.store.find(f"{path}/{c.get('id')}") for c in content]
+        pairs = list(zip(records, content))
         for record, item in pairs:
-            self._check(request.path, item, record)
-        return [self._update(request, record, item) for record, item in pairs]
+            self._check(path, item, record)
+        return [self._update(request, path, *pair) for pair in pairs]
 
     def _update(
-        self, request: Request, record: Record, content: Record
+        self, request: Request, path: str, record: Record, content: Record
     ) -> Record:
         content = _writable(content)
         status = content.get("status", record.get("status"))
@@ -547,21 +1247,23 @@ class _RestAPI:
             self.store.set_status(record, status, actor)
         record.update(content)
         record["summary"] = _summary(record)
+        self.store.changed(path, record, content)
         return record
 
     def delete(self, request: Request, content: None) -> None:
-        record = self.store.find(request.path)
-        collection = request.path.rpartition("/")[0]
-        del self.store.collections[collection][record["id"]]
+        self.store.find(request.path)
+        path, _, record_id = request.path.rpartition("/")
+        self.store.collection(path).remove(record_id)
 
     def clear(self, request: Request, content: None) -> None:
-        self.store.collections[request.path].clear()
+        self.store.collection(request.path).clear()
+        self.store.sent.pop(request.path, None)
 
     # -- Everything else ----------------------------------------------------
 
     def recall(self, request: Request, content: None) -> Any:
         """What was last sent there."""
-        return self.store.collections[request.path].get("", {})
+        return self.store.sent.get(request.path, {})
 
     def act(self, request: Request, content: Any) -> Any:
         """Answer with the record that is acted on, as ``/incidents/{id}``
@@ -572,11 +1274,13 @@ class _RestAPI:
         if owner and owner.response == wrapper:
             return self.store.find(request.path.rpartition("/")[0])
         if endpoint.startswith("/analytics/raw/"):
-            records = self.store.all(request.path)
-            return {**content, **_page_after(records, content)}
+            collection = self.store.collection(request.path)
+            operation = pdpyras._operation(request.method, endpoint)
+            page = self.lists.page_after(collection, content, operation)
+            return {**content, **page}
         if endpoint.startswith("/analytics/"):
             return {**content, "data": self.store.all(request.path)}
-        self.store.collections[request.path][""] = content
+        self.store.sent[request.path] = content
         return content
 
     def me(self, request: Request, content: None) -> Record:
@@ -586,11 +1290,10 @@ class _RestAPI:
         return self.store.first("/users")
 
     def override(self, request: Request, content: Any) -> List[Record]:
-        """Judge each by itself. Times are compared as texts, which is right
-        within one time zone."""
+        """Judge each by itself."""
         results: List[Record] = []
         for item in _listed(content):
-            if str(item.get("start")) < str(item.get("end")):
+            if _ends_after_its_start(item):
                 override = self._create(request.path, item)
                 results.append({"status": 201, "override": override})
             else:
@@ -685,7 +1388,10 @@ class _EventsAPI:
         services = [_reference(self.store.first("/services"))]
         change = {"links": event.get("links", []), "services": services}
         payload = _payload(event, "summary")
-        self.store.add("/change_events", {**payload, **change})
+        try:
+            self.store.add("/change_events", {**payload, **change})
+        except ValueError:
+            _demand(False, "'payload.timestamp' is no time")
         return {"message": "Change event processed"}
 
 
@@ -706,6 +1412,20 @@ class Sandbox:
     :param rate_limit: requests of a key in a minute, beyond which the REST
         API answers 429; None: no limit
     :param clock: tells the seconds of the rate limit's minutes
+    :param since: ``"inclusive"`` or ``"exclusive"``: is a record whose time
+        is that of ``since`` in the period?
+    :param until: the same for ``until``. Where records last, as on-call
+        shifts do, it is about their beginning.
+    :param resolution: ``"seconds"`` or ``"milliseconds"``: how exactly times
+        are compared. Both ends are rounded down to it, and so are the times
+        of records, which are known more exactly than most are rendered.
+    :param order: of the historical lists, where the request does not say
+        it: ``"added"``, the order in which records were added, ``"oldest"``
+        or ``"newest"`` first. Audit records come newest first in any case.
+    :raises ValueError: a setting is impossible
+
+    PagerDuty does not document what the last four are about. A program that
+    relies on none of it has the same results with all of them.
     """
 
     def __init__(
@@ -715,6 +1435,10 @@ class Sandbox:
         latency: float = 0.0,
         rate_limit: Optional[int] = None,
         clock: Callable[[], float] = time.monotonic,
+        since: str = "inclusive",
+        until: str = "inclusive",
+        resolution: str = "seconds",
+        order: str = "added",
     ) -> None:
         least = 1 if rate_limit is None else rate_limit
         if min(port, users, latency) < 0 or least < 1:
@@ -726,7 +1450,8 @@ class Sandbox:
         self._clock = clock
         self._lock = threading.RLock()
         self._store = _Store()
-        self._rest = _RestAPI(self._store)
+        lists = _Lists(_Meaning(since, until, resolution, order))
+        self._rest = _RestAPI(self._store, lists)
         self._events = _EventsAPI(self._store)
         # "drop" or an error, and the path of the requests that it strikes.
         self._faults: List[Tuple[Any, Optional[str]]] = []
@@ -783,24 +1508,46 @@ class Sandbox:
             self._faults.clear()
 
     def add(
-        self, collection: str, count: int = 1, **properties: Any
+        self,
+        collection: str,
+        count: Union[int, Iterable[Record]] = 1,
+        **properties: Any,
     ) -> List[Record]:
         """Add plausible records.
 
+        The time of a record may be given, in ISO 8601 and with fractions of
+        a second, in the field by which its list knows it: ``created_at``,
+        in ``/notifications`` ``started_at``, in ``/change_events``
+        ``timestamp``, in ``/audit/records`` ``execution_time``. Otherwise
+        it is now.
+
         :param collection: such as ``users`` or ``users/PABC123/sessions``
-        :param count: how many
+        :param count: how many; or an iterable of their own properties, which
+            is read little by little, while requests are answered
         :param properties: JSON values that each of them is to have
         :returns: copies of the records
         :raises URLError: the API has no such path
+        :raises ValueError: the time of a record is none
         """
         path, added = "/" + collection.strip("/"), []
+        kind = _kind(path)
         pdpyras.canonical_path(self.url, path)
-        with self._lock:
-            first = len(self._store.collections[path])
-            for n in range(first, first + count):
-                content = {**_named(_kind(path), n), **_copied(properties)}
-                added.append(_copied(self._store.add(path, content)))
-        return added
+        common = _copied(properties)
+        own = itertools.repeat({}, count) if isinstance(count, int) else count
+        source = iter(own)
+        while True:
+            some = _copied(list(itertools.islice(source, 1000)))
+            with self._lock:
+                first = len(self._store.collection(path))
+                contents = [
+                    {**_named(kind, n), **common, **properties}
+                    for n, properties in enumerate(some, first)
+                ]
+                # Records are JSON, which marshal copies the fastest.
+                records = self._store.add_all(path, contents)
+                added += marshal.loads(marshal.dumps(records, 2))
+            if not some:
+                return added
 
     def fail(
         self,
@@ -1096,6 +1843,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--users", type=int, default=50, metavar="N")
     parser.add_argument("--latency", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--rate-limit", type=int, metavar="PER_MINUTE")
+    for name, choice in _MEANINGS.items():
+        parser.add_argument(f"--{name}", choices=choice, default=choice[0])
     options = vars(parser.parse_args(arguments))
     try:
         box = Sandbox(**options)

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,9 @@ def test_the_live_tour_needs_a_key():
 def test_the_on_call_report(box):
     (user,) = box.add("users", name="Ünal, Eva", email="eva@example.com")
     policies = box.add("escalation_policies", 2)
+    today = datetime.now(timezone.utc).date()
+    start = f"{today}T18:00:00Z"
+    end = f"{today + timedelta(days=1)}T06:00:00Z"
     for policy, level in zip(reversed(policies), (2, 1)):
         box.add(
             "oncalls",
@@ -332,8 +336,8 @@ def test_the_on_call_report(box):
             escalation_level=level,
             schedule={"summary": "Nights"} if level == 1 else None,
             user=user,
-            start="2023-05-01T18:00:00Z" if level == 1 else None,
-            end="2023-05-02T06:00:00Z" if level == 1 else None,
+            start=start if level == 1 else None,
+            end=end if level == 1 else None,
         )
     status, output, errors = run(
         "oncall_report.py",
@@ -349,8 +353,8 @@ def test_the_on_call_report(box):
             "schedule": "Nights",
             "user": "Ünal, Eva",
             "email": "eva@example.com",
-            "start": "2023-05-01T18:00:00Z",
-            "end": "2023-05-02T06:00:00Z",
+            "start": start,
+            "end": end,
         },
         {
             "policy": policies[1]["name"],
