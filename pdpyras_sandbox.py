@@ -425,6 +425,10 @@ def _reference(record: Record) -> Record:
     return reference
 
 
+def _id_of(reference: Any) -> Any:
+    return reference.get("id") if isinstance(reference, dict) else None
+
+
 def _copied(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
@@ -614,6 +618,16 @@ class _Store:
         for user in self.all("/users"):
             if user["email"].lower() == str(email).lower():
                 return user
+        return None
+
+    def open_incident(self, key: Any, service: Any) -> Optional[Record]:
+        """The incident of a service that holds this key."""
+        wanted = (key, _id_of(service))
+        for incident in self.all("/incidents") if key else ():
+            is_open = incident["status"] != "resolved"
+            owner = _id_of(incident["service"])
+            if is_open and (incident["incident_key"], owner) == wanted:
+                return incident
         return None
 
     def changed(self, path: str, record: Record, content: Record) -> None:
@@ -1216,6 +1230,17 @@ class _RestAPI:
             errors.append(str(error))
         if errors:
             raise _error(400, *errors)
+        if path == "/incidents" and not record:
+            self._check_key(content)
+
+    def _check_key(self, content: Record) -> None:
+        """Refuse a second open incident with the same key."""
+        key, service = content.get("incident_key"), content["service"]
+        if self.store.open_incident(key, service):
+            raise _unfit(
+                "Open incident with matching dedup key already exists on "
+                "this service"
+            )
 
     def read(self, request: Request, content: None) -> Record:
         return self.store.find(request.path)

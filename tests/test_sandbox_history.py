@@ -823,6 +823,50 @@ def test_filters_without_brackets_are_ignored(box, client, name, value):
 # -- Incidents --------------------------------------------------------------
 
 
+TAKEN = "Open incident with matching dedup key already exists on this service"
+
+
+def test_one_open_incident_of_a_key_on_a_service(box, client):
+    def create(key="K", service="P1"):
+        service = {"id": service, "type": "service_reference"}
+        incident = {"title": "T", "service": service, "incident_key": key}
+        return client.post("/incidents", json={"incident": incident})
+
+    one = create().json()["incident"]
+    assert create().json() == {
+        "error": {
+            "message": "Arguments Caused Error",
+            "code": 2002,
+            "errors": [TAKEN],
+        }
+    }
+    assert create().status_code == 400
+    assert create(service="P2").status_code == 201
+    assert create(key="L").status_code == 201
+    for _ in "12":
+        assert create(key=None).status_code == 201
+        assert create(key="").status_code == 201
+    params = {"incident_key": "K", "date_range": "all"}
+    incidents = client.body("/incidents", **params)["incidents"]
+    assert incidents[0] == one
+    assert [i["service"]["id"] for i in incidents] == ["P1", "P2"]
+    body = {"incident": {"status": "resolved"}}
+    client.put(f"/incidents/{one['id']}", json=body)
+    assert create().status_code == 201
+    incident = {"title": "T", "service": "P1", "incident_key": "K"}
+    answer = client.post("/incidents", json={"incident": incident})
+    assert answer.status_code == 201
+
+
+def test_an_alert_and_an_incident_share_a_key(box, client):
+    payload = {"summary": "S", "source": "s", "severity": "info"}
+    send(box, event_action="trigger", dedup_key="K", payload=payload)
+    service = client.body("/incidents")["incidents"][0]["service"]
+    incident = {"title": "T", "service": service, "incident_key": "K"}
+    answer = client.post("/incidents", json={"incident": incident})
+    assert "matching dedup key" in errors_of(answer)
+
+
 def test_multi_update_takes_250_alerts(box, client):
     box.add("incidents", id="P1")
     url = "/incidents/P1/alerts"
