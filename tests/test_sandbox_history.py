@@ -425,6 +425,9 @@ def test_raw_analytics_that_were_updated(box, client):
     for after, number in (("2026-02-28", 2), (times[0], 1), (times[1], 0)):
         filters = {"updated_after": after}
         assert len(posted(client, RAW, filters=filters)) == number
+    box.add(RAW, note="untouched", created_at="2026-03-03")
+    filters = {"updated_after": "2026-03-02T23:59:59Z"}
+    assert posted(client, RAW, filters=filters) == ["untouched"]
 
 
 def test_raw_analytics_in_order(box, client):
@@ -661,6 +664,33 @@ def test_a_filter_looks_at_each_record_once(box, client, monkeypatch):
         changed
     )
     assert len(calls) > 600
+
+
+def test_a_change_is_seen_by_a_filter_at_once(box, client):
+    (service,) = box.add("services", name="Old")
+    url = f"/services/{service['id']}"
+    for name in ("New", "Newer"):
+        assert client.body("/services", query="new")["services"] == []
+        client.put(url, json={"service": {"name": name}})
+        (renamed,) = client.body("/services", query="new")["services"]
+        assert renamed["name"] == name
+        client.put(url, json={"service": {"name": "Old"}})
+
+
+def test_an_event_is_seen_by_a_filter_at_once(box, client):
+    payload = {"summary": "S", "source": "s", "severity": "info"}
+    event = {"dedup_key": "K", "payload": payload}
+    send(box, event_action="trigger", **event)
+    (incident,) = client.body("/incidents")["incidents"]
+    triggered = {"statuses[]": "triggered"}
+    lists = ["/incidents", f"/incidents/{incident['id']}/alerts"]
+    for number, action in enumerate(["acknowledge", "resolve"]):
+        for path in lists[number:]:
+            body = client.body(path, total="true", **triggered)
+            assert body["total"] == 1
+        send(box, event_action=action, **event)
+        body = client.body(lists[number], total="true", **triggered)
+        assert body["total"] == 0
 
 
 def test_what_is_kept_for_further_pages_is_bounded(box, client):
