@@ -51,7 +51,8 @@ SPHINX = ("sphinx", "furo", "sphinx_copybutton")
 
 # What samples may import beyond what the tests need anyway.
 OPTIONAL = (
-    *("distributed", "pandas", "requests_mock", "responses", "rich", "tqdm"),
+    *("a2wsgi", "distributed", "django", "flask", "pandas"),
+    *("requests_mock", "responses", "rich", "tqdm"),
 )
 
 
@@ -138,8 +139,7 @@ def pages() -> List[str]:
 def docstrings() -> Iterator[Tuple[str, str]]:
     """Name and text of each docstring that holds samples."""
     paths = [*glob.glob(os.path.join(ROOT, "api_toolkit", "*.py"))]
-    for name in ("pdpyras.py", "pdpyras_sandbox.py"):
-        paths.append(os.path.join(ROOT, name))
+    paths += glob.glob(os.path.join(ROOT, "pdpyras*.py"))
     documented = (
         *(ast.Module, ast.ClassDef, ast.FunctionDef),
         ast.AsyncFunctionDef,
@@ -216,6 +216,7 @@ def furnish_on_call(box: Sandbox, reference: Dict[str, str]) -> None:
 def presupposed(page: str) -> Dict[str, Any]:
     """Variables that a page takes for granted; it says so."""
     names: Dict[str, Any] = {
+        "__name__": "sample",
         "API_KEY": KEY,
         "OAUTH_TOKEN": KEY,
         "ROUTING_KEY": ROUTING_KEY,

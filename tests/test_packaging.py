@@ -216,8 +216,14 @@ def test_the_version_is_written_down_in_one_place(wheel: str) -> None:
 
 
 def test_the_changelog_begins_with_the_version() -> None:
-    newest = re.search(r"^(\d+\.\d+\.\d+)", read("CHANGELOG.rst"), re.M)
-    assert newest and newest.group(1) == pdpyras.__version__
+    headings = re.findall(
+        r"^(\d+\.\d+\.\d+) \((\w+)\)$", read("CHANGELOG.rst"), re.M
+    )
+    # Above the newest version there may be one that is still in the making.
+    if headings[0][1] == "unreleased":
+        del headings[0]
+    assert headings[0][0] == pdpyras.__version__
+    assert headings[0][1] != "unreleased"
 
 
 def test_the_wheel_requires_what_the_requirements_list(wheel: str) -> None:
@@ -278,12 +284,14 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras.py",
         "pdpyras_sandbox-stubs",
         "pdpyras_sandbox.py",
+        "pdpyras_webhooks-stubs",
+        "pdpyras_webhooks.py",
     }
 
 
 def test_the_stubs_are_the_sources(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        for module in ("pdpyras", "pdpyras_sandbox"):
+        for module in ("pdpyras", "pdpyras_sandbox", "pdpyras_webhooks"):
             stub = archive.read(f"{module}-stubs/__init__.pyi")
             assert stub == archive.read(f"{module}.py")
             assert stub.decode("utf-8") == read(f"{module}.py")
@@ -291,7 +299,8 @@ def test_the_stubs_are_the_sources(wheel: str) -> None:
 
 
 def test_an_installed_copy_imports(installed: Environment) -> None:
-    names = "pdpyras, pdpyras_sandbox, api_toolkit.connector"
+    names = "pdpyras, pdpyras_sandbox, pdpyras_webhooks, "
+    names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"
     )

@@ -19,6 +19,7 @@ import pytest
 
 import pdpyras
 import pdpyras_sandbox
+import pdpyras_webhooks
 from api_toolkit.connector import APIConnector
 from tests import test_packaging
 
@@ -452,7 +453,7 @@ def functions_of(thing: Any, prefix: str) -> Iterator[Tuple[str, Any]]:
 
 def public_functions() -> Dict[str, Any]:
     found: Dict[str, Any] = {}
-    for module in (pdpyras, pdpyras_sandbox):
+    for module in (pdpyras, pdpyras_sandbox, pdpyras_webhooks):
         exported = {
             name: value
             for name, value in vars(module).items()
