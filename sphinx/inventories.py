@@ -21,7 +21,10 @@ Names = Dict[str, Dict[str, List[str]]]
 PYTHON: Names = {
     "library/constants.html": {"data": ["None", "True", "False"]},
     "library/stdtypes.html": {
-        "class": ["bool", "bytes", "dict", "list", "set", "str", "tuple"],
+        "class": [
+            *("bool", "bytearray", "bytes", "dict", "list", "memoryview"),
+            *("set", "str", "tuple"),
+        ],
     },
     "library/functions.html": {
         "class": ["float", "int", "object", "property"],

@@ -46,8 +46,10 @@ from pdpyras_webhooks import (
     verify_webhook,
     webhook_event,
 )
+from tests.test_docs import samples_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+GUIDE = os.path.join(ROOT, "sphinx", "source", "guide", "webhooks.rst")
 TIMEOUT = 30
 SECRET = "sandbox-secret-1"
 OLD_SECRET = "sandbox-secret-0"
@@ -1457,6 +1459,53 @@ def test_under_asgi() -> None:
     assert asyncio.run(post((b"content-length", b"223"))) == 202
     assert asyncio.run(post((b"transfer-encoding", b"chunked"))) == 202
     assert handler.events == [EVENT, EVENT]
+
+
+# A Django project of one view, and what it answers.
+DJANGO = """
+import os, queue
+
+from django.conf import settings
+
+settings.configure()
+from django.test import RequestFactory
+from pdpyras_webhooks import WebhookError, webhook_event
+
+secret, work = "sandbox-secret-1", queue.Queue()
+
+{sample}
+
+def status(method, signature):
+    request = RequestFactory().generic(
+        method, "/", BODY, HTTP_X_PAGERDUTY_SIGNATURE=signature
+    )
+    return pagerduty_view(request).status_code
+
+print(status("GET", RIGHT), status("POST", WRONG), status("POST", RIGHT))
+print(work.get_nowait()["id"], work.empty())
+"""
+
+
+def test_the_sample_for_django() -> None:
+    """The test of the page defines the view only; here it is called."""
+    pytest.importorskip("django")
+    with open(GUIDE, encoding="utf-8") as file:
+        samples = list(samples_of(file.read()))
+    (code,) = [s.code for s in samples if "django" in s.imports]
+    given = f"BODY, RIGHT, WRONG = {BODY!r}, {'v1=' + NEW!r}, {WRONG!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", given + DJANGO.format(sample=code)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT,
+    )
+    assert done.stdout.split() == [
+        b"405",
+        b"401",
+        b"202",
+        b"01EXAMPLE",
+        b"True",
+    ]
 
 
 # ---------------------------------------------------------------------------
