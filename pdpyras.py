@@ -2044,9 +2044,7 @@ class _Deadline:
         self._end -= max(seconds, 0)
 
 
-def _new_deadline(seconds: Any) -> Optional[_Deadline]:
-    if seconds is None:
-        return None
+def _new_deadline(seconds: Any) -> _Deadline:
     is_number = isinstance(seconds, (int, float)) and seconds is not True
     if not is_number or not 0 < seconds < float("inf"):
         raise ValueError(
@@ -2224,8 +2222,9 @@ class _Attempts:
         self.progress.deadline = deadline
         self.progress.max_size = session.max_response_size
 
-    def rewind(self) -> None:
-        """Prepare the body to be sent once more."""
+    def begin_again(self) -> None:
+        """Prepare for the next attempt: the body is sent once more."""
+        self.progress.begin()
         self._body.rewind()
 
     def after_network_error(self, error: BaseException) -> float:
@@ -3169,30 +3168,13 @@ class _PagesAhead(_PagesOnDemand):
 
 
 # ---------------------------------------------------------------------------
-# Transport
+# Connections
 # ---------------------------------------------------------------------------
 #
-# What requests does not do right is mended in _Transport and its adapter. What
-# is merely faster stands in _FastTransport, and can be left out: PDSession
-# works without it. Private names of other libraries stand nowhere else.
-
-# The parameters of requests.Session.request after method and URL, for
-# callers who give them by position.
-_REQUEST_PARAMETERS = (
-    *("params", "data", "headers", "cookies", "files", "auth", "timeout"),
-    *("allow_redirects", "proxies", "hooks", "stream", "verify", "cert"),
-    "json",
-)
-
-
-def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
-    """Turn arguments given by position into keyword arguments."""
-    named = dict(zip(_REQUEST_PARAMETERS, args))
-    if len(args) > len(_REQUEST_PARAMETERS) or not named.keys().isdisjoint(
-        kwargs
-    ):
-        raise TypeError("Too many arguments, or one that is given twice.")
-    kwargs.update(named)
+# The adapter of requests, and what is below it: what urllib3 and http.client
+# do not do right, or do not bound. Private names of theirs: _new_conn,
+# _get_conn, _decoder and _decoders of urllib3, _safe_read of http.client.
+# Where one is renamed, what rests on it is lost, and nothing else.
 
 
 class _Seconds(float):
@@ -3593,7 +3575,6 @@ class _Adapter(HTTPAdapter):
             return super().send(
                 request, stream, timeout, verify, cert, proxies
             )
-        progress.begin()
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -3614,6 +3595,7 @@ class _Adapter(HTTPAdapter):
             raise
         if progress.leave is not None:
             progress.leave(response)
+            progress.leave = None
         return response
 
     def _twin(self, verify: Any, cert: Any) -> "_Adapter":
@@ -3745,6 +3727,109 @@ def _is_at_end(decoder: Any) -> bool:
     if is_finished is not None:
         return bool(is_finished())
     return bool(getattr(stream, "eof", True) or getattr(decoder, "_state", 0))
+
+
+class _FastAdapter(_Adapter):
+    """Remembers the pool that was used last.
+
+    Finding the pool of a URL takes requests as long as it takes to build the
+    URL, for the same answer each time. (Before requests 2.32.2 it asks in
+    another way, and all is as it was.)
+    """
+
+    _recent: Optional[Tuple[str, Any, Any, Any]] = None
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self._recent = None
+        super().init_poolmanager(*args, **kwargs)
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: Any,
+        proxies: Any = None,
+        cert: Any = None,
+    ) -> Any:
+        find = super().get_connection_with_tls_context
+        progress = _progress_of(request)
+        if proxies or (progress is not None and progress.needs_new_connection):
+            return find(request, verify, proxies=proxies, cert=cert)
+        url = str(request.url)
+        recent = self._recent
+        if recent is not None:
+            place, same_verify, same_cert, reference = recent
+            pool = reference()
+            if (
+                pool is not None  # It was not thrown away meanwhile,
+                and pool.pool is not None  # nor closed.
+                and url.startswith(place)
+                and verify == same_verify
+                and cert == same_cert
+            ):
+                return pool
+        pool = find(request, verify, proxies=proxies, cert=cert)
+        place = url[: url.find("/", 8) + 1]
+        if place:
+            # A reference that does not keep the pool open: urllib3 2 closes
+            # a pool when nothing refers to it any more.
+            self._recent = (place, verify, cert, weakref.ref(pool))
+        return pool
+
+    def build_response(
+        self, req: requests.PreparedRequest, resp: Any
+    ) -> Response:
+        """Make a response, and look for cookies only if there are some."""
+        if type(resp) is not HTTPResponse or "Set-Cookie" in resp.headers:
+            return super().build_response(req, resp)
+        # Where there is no original response, requests does not look. The
+        # search takes longer than all the rest here.
+        original, resp._original_response = resp._original_response, None
+        try:
+            return super().build_response(req, resp)
+        finally:
+            resp._original_response = original
+
+    def request_url(
+        self, request: requests.PreparedRequest, proxies: Any
+    ) -> Any:
+        url = str(request.url)
+        start = url.find("/", 8)
+        if (
+            proxies
+            or start < 0
+            or "#" in url
+            or "?" in url[:start]
+            or url.startswith("//", start)
+        ):
+            return super().request_url(request, proxies)
+        return url[start:]
+
+
+# ---------------------------------------------------------------------------
+# Transport
+# ---------------------------------------------------------------------------
+#
+# What requests does not do right is mended in _Transport. What is merely
+# faster stands in _FastTransport, and can be left out: PDSession works without
+# it. Private names of other libraries stand here and above, nowhere else.
+
+# The parameters of requests.Session.request after method and URL, for
+# callers who give them by position.
+_REQUEST_PARAMETERS = (
+    *("params", "data", "headers", "cookies", "files", "auth", "timeout"),
+    *("allow_redirects", "proxies", "hooks", "stream", "verify", "cert"),
+    "json",
+)
+
+
+def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
+    """Turn arguments given by position into keyword arguments."""
+    named = dict(zip(_REQUEST_PARAMETERS, args))
+    if len(args) > len(_REQUEST_PARAMETERS) or not named.keys().isdisjoint(
+        kwargs
+    ):
+        raise TypeError("Too many arguments, or one that is given twice.")
+    kwargs.update(named)
 
 
 class _KeepAuthorization(AuthBase):
@@ -3947,82 +4032,6 @@ _PLAIN_URL = (
 )
 
 
-class _FastAdapter(_Adapter):
-    """Remembers the pool that was used last.
-
-    Finding the pool of a URL takes requests as long as it takes to build the
-    URL, for the same answer each time. (Before requests 2.32.2 it asks in
-    another way, and all is as it was.)
-    """
-
-    _recent: Optional[Tuple[str, Any, Any, Any]] = None
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        self._recent = None
-        super().init_poolmanager(*args, **kwargs)
-
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        verify: Any,
-        proxies: Any = None,
-        cert: Any = None,
-    ) -> Any:
-        find = super().get_connection_with_tls_context
-        progress = _progress_of(request)
-        if proxies or (progress is not None and progress.needs_new_connection):
-            return find(request, verify, proxies=proxies, cert=cert)
-        url = str(request.url)
-        recent = self._recent
-        if recent is not None:
-            place, same_verify, same_cert, reference = recent
-            pool = reference()
-            if (
-                pool is not None  # It was not thrown away meanwhile,
-                and pool.pool is not None  # nor closed.
-                and url.startswith(place)
-                and verify == same_verify
-                and cert == same_cert
-            ):
-                return pool
-        pool = find(request, verify, proxies=proxies, cert=cert)
-        place = url[: url.find("/", 8) + 1]
-        if place:
-            # A reference that does not keep the pool open: urllib3 2 closes
-            # a pool when nothing refers to it any more.
-            self._recent = (place, verify, cert, weakref.ref(pool))
-        return pool
-
-    def build_response(
-        self, req: requests.PreparedRequest, resp: Any
-    ) -> Response:
-        """Make a response, and look for cookies only if there are some."""
-        if type(resp) is not HTTPResponse or "Set-Cookie" in resp.headers:
-            return super().build_response(req, resp)
-        # Where there is no original response, requests does not look. The
-        # search takes longer than all the rest here.
-        original, resp._original_response = resp._original_response, None
-        try:
-            return super().build_response(req, resp)
-        finally:
-            resp._original_response = original
-
-    def request_url(
-        self, request: requests.PreparedRequest, proxies: Any
-    ) -> Any:
-        url = str(request.url)
-        start = url.find("/", 8)
-        if (
-            proxies
-            or start < 0
-            or "#" in url
-            or "?" in url[:start]
-            or url.startswith("//", start)
-        ):
-            return super().request_url(request, proxies)
-        return url[start:]
-
-
 class _Environment(NamedTuple):
     """What requests took from the environment, and what that rests on."""
 
@@ -4201,6 +4210,9 @@ class PDSession(_FastTransport, _Transport):
     :raises ValueError: the key cannot be a credential
     """
 
+    #: Early-access programs that the account takes part in, as the API
+    #: reference names them: ``{"ip-allow-lists"}``.
+    early_access: Collection[str] = frozenset()
     #: Seconds in which a call ends, whatever happens: connecting, retries,
     #: pauses and all. Later it is a :class:`PDDeadlineError`. None is without
     #: limit. Every method that sends takes a ``deadline`` of its own.
@@ -4445,17 +4457,14 @@ class PDSession(_FastTransport, _Transport):
             for name, value in self.headers.items()
             if not isinstance(value, _Secret)
         }
-        headers = _merge_headers(self._own_headers(method), common)
-        return _merge_headers(headers, user_headers)
-
-    def _own_headers(self, method: str) -> Dict[str, Any]:
-        """Headers that this client adds to a request by itself."""
-        headers: Dict[str, Any] = {
-            name: _Secret(value) for name, value in self.auth_header.items()
-        }
+        own = self._own_headers()
         if method in _WRITES_JSON:
-            headers["Content-Type"] = "application/json"
-        return headers
+            own["Content-Type"] = "application/json"
+        return _merge_headers(_merge_headers(own, common), user_headers)
+
+    def _own_headers(self) -> Dict[str, Any]:
+        """Headers that tell who asks."""
+        return {k: _Secret(v) for k, v in self.auth_header.items()}
 
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]
@@ -4471,9 +4480,20 @@ class PDSession(_FastTransport, _Transport):
         options["headers"] = _complete_headers(headers)
         options.setdefault("stream", False)
         options.setdefault("timeout", self.timeout)
-        if options.get("params"):
-            options["params"] = self.normalize_params(options["params"])
+        given = options.get("params")
+        if given:
+            options["params"] = self.normalize_params(given)
+        if given or self.early_access:
+            self._fit_to_endpoint(method, full_url, options, given)
         return options
+
+    def _fit_to_endpoint(
+        self, method: str, full_url: str, options: Dict[str, Any], given: Any
+    ) -> None:
+        """Change what one endpoint wants otherwise than the others.
+
+        :param given: query parameters as the caller gave them
+        """
 
     # -- Retry settings -----------------------------------------------------
 
@@ -4522,7 +4542,8 @@ class PDSession(_FastTransport, _Transport):
         self._warn_of_plain_http(full_url)
         if args:
             _name_arguments(args, kwargs)
-        deadline = _new_deadline(kwargs.pop("deadline", self.deadline))
+        seconds = kwargs.pop("deadline", self.deadline)
+        deadline = None if seconds is None else _new_deadline(seconds)
         options = self._request_options(method, full_url, kwargs)
         attempts = _Attempts(self, method, full_url, options, deadline)
         options["headers"].progress = attempts.progress
@@ -4550,7 +4571,7 @@ class PDSession(_FastTransport, _Transport):
                 _close(response)
             if wait or not attempts.progress.needs_new_connection:
                 self._pause(sleep, wait, deadline)
-            attempts.rewind()
+            attempts.begin_again()
 
     def _attempt(
         self,
@@ -4565,7 +4586,6 @@ class PDSession(_FastTransport, _Transport):
             self._after_fork()
             self._process = os.getpid()
         response = None
-        progress.begin()
         gate = self._gate
         ticket = gate.enter(progress.deadline)
         progress.leave = partial(gate.leave, ticket)
@@ -4578,8 +4598,9 @@ class PDSession(_FastTransport, _Transport):
             response = self.parent.request(method, full_url, **options)
             return response
         finally:
-            gate.leave(ticket, response)
-            progress.leave = None
+            if progress.leave is not None:
+                progress.leave(response)
+                progress.leave = None
 
     def _pause(
         self,
@@ -4684,9 +4705,6 @@ class APISession(PDSession):
     default_page_size: int = 100
     #: E-mail address that is sent as ``From``, or None.
     default_from: Optional[str] = None
-    #: Early-access programs that the account takes part in, as the API
-    #: reference names them: ``{"ip-allow-lists"}``.
-    early_access: Collection[str] = frozenset()
     #: Pages that an iteration asks for ahead. 0: each when its first record
     #: is needed. 1: the next one while one is consumed. 2 to 16: so many at
     #: once, where the API tells the total of a collection. (The total is then
@@ -4839,23 +4857,21 @@ class APISession(PDSession):
             self._subdomain = subdomain
         return subdomain
 
-    def _own_headers(self, method: str) -> Dict[str, Any]:
-        headers = super()._own_headers(method)
+    def _own_headers(self) -> Dict[str, Any]:
+        headers: Dict[str, Any] = {}
+        for name, value in self.auth_header.items():
+            headers[name] = _Secret(value)
         if self.default_from:
             headers["From"] = self.default_from
         return headers
 
-    def _request_options(
-        self, method: str, full_url: str, options: Dict[str, Any]
-    ) -> Dict[str, Any]:
-        given = options.get("params")
-        options = super()._request_options(method, full_url, options)
-        if not given and not self.early_access:
-            return options
+    def _fit_to_endpoint(
+        self, method: str, full_url: str, options: Dict[str, Any], given: Any
+    ) -> None:
         path = _known_path(self.url, full_url)
         operation = _OPERATIONS.get(f"{method} {path}")
         if operation is None:
-            return options
+            return
         program = operation.early_access
         if program and program in self.early_access:
             early = {"X-EARLY-ACCESS": program}
@@ -4863,7 +4879,6 @@ class APISession(PDSession):
             options["headers"] = _CompleteHeaders(headers)
         if given and (operation.plain_params or operation.comma_params):
             options["params"] = _unbracket(given, options["params"], operation)
-        return options
 
     # -- Profiling ----------------------------------------------------------
 
