@@ -21,10 +21,15 @@ What goes wrong is raised as one of these::
 
     URLError             the URL names nothing that this client may ask for
     PDClientError        no answer was received, or none was asked for
-     +-- PDDeadlineError  the call's deadline has passed
-     +-- PDHTTPError     the API answered with an error status
-          +-- PDRateLimitError  429, and the wait is longer than allowed
+     +-- PDInputError       an event is not what the API takes
+     +-- PDDeadlineError    the call's deadline has passed
+     +-- PDIncompleteError  a list is not whole
+     +-- PDHTTPError        the API answered with an error status
+          +-- PDRateLimitError  the wait is longer than allowed
           +-- PDServerError     5xx, or an answer against its own schema
+
+What is no error, but must not be missed, is a :class:`PDWarning`; if a result
+is not the whole, a :class:`PDIncompleteWarning`.
 
 The API's behaviour is taken from PagerDuty's published documents: the
 OpenAPI documents of the REST API and of the Events API v2, and the pages on
@@ -113,9 +118,13 @@ __all__ = [
     "PDClientError",
     "PDDeadlineError",
     "PDHTTPError",
+    "PDIncompleteError",
+    "PDIncompleteWarning",
+    "PDInputError",
     "PDRateLimitError",
     "PDServerError",
     "PDSession",
+    "PDWarning",
     "PoolError",
     "RateLimit",
     "RequestException",
@@ -415,11 +424,30 @@ class PDRateLimitError(PDHTTPError):
         return type(self), arguments, dict(self.__dict__)
 
 
+class PDInputError(PDClientError, ValueError):
+    """An event, or an argument for one, is not what the API takes.
+
+    ``response`` is None: nothing was sent.
+    """
+
+
+class PDIncompleteError(PDClientError):
+    """A question cannot be answered, because a list is not whole."""
+
+
 class PDDeadlineError(PDClientError):
     """The ``deadline`` of a call has passed, or would pass in the next pause.
 
     ``response`` is the last answer, or None where none was received.
     """
+
+
+class PDWarning(UserWarning):
+    """Something that a script must be told, although it can go on."""
+
+
+class PDIncompleteWarning(PDWarning):
+    """A result is not the whole."""
 
 
 class _ReceivedResponse(Response):
