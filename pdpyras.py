@@ -506,11 +506,6 @@ def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
 
 def _header(response: Any, name: str) -> Optional[str]:
     headers = getattr(response, "headers", None)
-    if type(headers) is CaseInsensitiveDict:
-        # As headers.get() does, which takes five times as long.
-        store = headers._store  # type: ignore[attr-defined]
-        found = store.get(name.lower())
-        return None if found is None else cast(str, found[1])
     if not isinstance(headers, abc.Mapping):
         return None
     return cast(Optional[str], headers.get(name))
@@ -4285,6 +4280,7 @@ class PDSession(_FastTransport, _Transport):
         "_stagger_cooldown",
         "_warned_of",
         "deadline",
+        "early_access",
         "max_http_attempts",
         "max_network_attempts",
         "max_rate_wait",
@@ -4753,7 +4749,6 @@ class APISession(PDSession):
         "api_time",
         "default_from",
         "default_page_size",
-        "early_access",
         "prefetch",
         "require_complete_results",
     ]
@@ -5248,9 +5243,8 @@ class APISession(PDSession):
         return existing
 
     def _collection(self, method: str, path: str) -> _Operation:
-        """How the records of a collection are asked for.
+        """How a collection's records, named by the wrapper, are asked for.
 
-        :returns: the operation; its response wrapper names the records
         :raises URLError: it is no collection
         """
         operation = _operation(method, path) or _Operation()
@@ -5274,10 +5268,7 @@ class APISession(PDSession):
         page_size: Optional[int],
         operation: _Operation,
     ) -> int:
-        """Records to ask for with each page; ``limit`` is taken out.
-
-        It is never more than the endpoint allows.
-        """
+        """Records to ask for with each page, as the endpoint allows."""
         if page_size is None:
             page_size = self.default_page_size
         wanted = _whole_number("page_size", page_size, 1)
@@ -5544,6 +5535,21 @@ def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
     return dict(value)
 
 
+def _trigger_payload(
+    content: Dict[str, Any], payload: Any, custom_details: Any
+) -> Dict[str, Any]:
+    """The payload of a trigger, from its arguments and what wins over them."""
+    content.update(_checked_dict("payload", payload))
+    _check_required(content)
+    if custom_details is not None:
+        details = content.get("custom_details")
+        content["custom_details"] = {
+            **_checked_dict("custom_details", details),
+            **_checked_dict("custom_details", custom_details),
+        }
+    return content
+
+
 def _check_required(payload: Mapping[str, Any]) -> None:
     """Does a payload have what the API refuses to do without?"""
     for name in ("summary", "source"):
@@ -5697,27 +5703,16 @@ class EventsAPISession(_EventsSession):
             or the event is larger than the API takes, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
         """
-        content: Dict[str, Any] = {
-            "summary": summary,
-            "source": source,
-            "severity": severity,
-        }
-        content.update(
-            _without_none(
-                component=component,
-                group=group,
-                timestamp=_spell_value(timestamp),
-                **{"class": class_},
-            )
+        content = {"summary": summary, "source": source, "severity": severity}
+        more = _without_none(
+            component=component,
+            group=group,
+            timestamp=_spell_value(timestamp),
+            **{"class": class_},
         )
-        content.update(_checked_dict("payload", payload))
-        _check_required(content)
-        if custom_details is not None:
-            details = content.get("custom_details")
-            content["custom_details"] = {
-                **_checked_dict("custom_details", details),
-                **_checked_dict("custom_details", custom_details),
-            }
+        content = _trigger_payload(
+            {**content, **more}, payload, custom_details
+        )
         properties = _without_none(
             images=images, links=links, client=client, client_url=client_url
         )

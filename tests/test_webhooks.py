@@ -1524,7 +1524,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     assert printed.split() == [b"[]"]
 
 
-def test_all_is_sorted_and_true() -> None:
+def test_all_of_the_webhooks_is_sorted_and_true() -> None:
     names = pdpyras_webhooks.__all__
     assert names == sorted(names)
     public = {
