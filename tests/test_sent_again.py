@@ -83,7 +83,8 @@ def test_a_file_is_sent_again_from_where_it_was(
     trouble(server, *kinds)
     file.seek(start)
     assert session.post("users", data=file).ok
-    assert len(naps) == 2
+    # The third kind strikes a connection that was kept alive: no pause.
+    assert len(naps) == (1 if kinds == (429, ("close", "status")) else 2)
     whole = CONTENT[start:]
     # Of a request that is cut off, the server has nothing but the head.
     before = b"" if kinds[0] == ("reset", "request") else whole
