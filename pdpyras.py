@@ -4363,8 +4363,7 @@ class PDSession(_FastTransport, _Transport):
         self.after_set_api_key()
 
     def after_set_api_key(self) -> None:
-        """Called when the key changes; for subclasses to forget what hung
-        on the old one."""
+        """Hook for subclasses: drop what was cached for the old key."""
 
     @property
     def auth_header(self) -> Dict[str, str]:
@@ -4558,8 +4557,8 @@ class PDSession(_FastTransport, _Transport):
         :raises PDRateLimitError: the API asks for a longer wait than
             :attr:`max_rate_wait`
         :raises URLError: the URL is outside the API
-        :raises ValueError: headers, parameters or the timeout are of no
-            usable type
+        :raises ValueError: headers, parameters or the timeout have an
+            unusable type
         """
         method = self._permitted(method)
         full_url = self.normalize_url(url)
@@ -5725,7 +5724,7 @@ class EventsAPISession(_EventsSession):
 
         :param dedup_key: identity of the alert, as ``trigger`` returned it
         :returns: the same
-        :raises ValueError: there is none
+        :raises ValueError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
         """
         return self.send_event("acknowledge", dedup_key=dedup_key)
@@ -5735,7 +5734,7 @@ class EventsAPISession(_EventsSession):
 
         :param dedup_key: identity of the alert, as ``trigger`` returned it
         :returns: the same
-        :raises ValueError: there is none
+        :raises ValueError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
         """
         return self.send_event("resolve", dedup_key=dedup_key)
