@@ -38,6 +38,7 @@ rate limits, pagination, errors and wrapped entities.
 .. _Requests: https://requests.readthedocs.io/
 """
 
+import contextlib
 import http.client
 import io
 import json
@@ -3269,6 +3270,8 @@ class _DeadlineReader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
+            with contextlib.suppress(OSError):  # It may be closed already.
+                self._sock.settimeout(self._timeout)  # For the next request.
             self._raw.close()
         super().close()
 
@@ -4581,6 +4584,7 @@ class PDSession(_FastTransport, _Transport):
                 raise  # Of a hook: requests itself raises it on request only.
             except _REQUEST_ERRORS as error:
                 if error is attempts.progress.hook_error:
+                    attempts.progress.hook_error = None  # Let go of it.
                     raise
                 wait = attempts.after_network_error(error)
             else:

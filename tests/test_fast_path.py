@@ -964,3 +964,14 @@ def test_threads_follow_the_proxy_variables(plain, server, proxy, monkeypatch):
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_deadline_of_one_call_bounds_no_later_one(server, session):
+    """The socket of a kept connection has its own time limit again."""
+    assert session.get("/users/P1", deadline=5).ok
+    pool = session.get_adapter(server.url).poolmanager
+    (key,) = pool.pools.keys()
+    connection = pool.pools[key].pool.get()
+    seconds = connection.sock.gettimeout()
+    connection.close()
+    assert seconds == session.timeout
