@@ -554,6 +554,7 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
 #   wrappers   name            of request and response body alike
 #              request:response    where they differ; "-" is "not wrapped"
 #              -               neither is wrapped
+#              ...?            the wrapper of the response may be missing
 #              (left out: the name that infer_entity_wrapper gives)
 #   note       offset          paginated by limit and offset
 #              cursor          paginated by cursor and next_cursor
@@ -567,12 +568,14 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
 #
 # ``tools/endpoints.py --write`` makes the table from PagerDuty's OpenAPI
 # document. Where that leaves something open, the decision and the reason for
-# it stand in that script, and only there.
+# it stand in that script, and only there. So does what is behind it: the query
+# parameters that PagerDuty spells with ``[]`` wherever they occur. Without the
+# brackets the API ignores them, and everything comes back.
 
 # fmt: off
 _ENDPOINTS: Dict[str, str] = {
     "/abilities": "GET",
-    "/abilities/{id}": "GET",
+    "/abilities/{id}": "GET=-",
     "/addons": "GET,offset POST",
     "/addons/{id}": "GET PUT DELETE",
     "/alert_grouping_settings": "GET,after POST",
@@ -718,6 +721,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/incidents/custom_fields/{field_id}/field_options": "GET POST",
     "/incidents/custom_fields/{field_id}/field_options/{field_option_id}":
         "PUT DELETE",
+    "/incidents/reviews": "GET=incident_reviews,cursor",
+    "/incidents/reviews/action_items": "GET,cursor",
     "/incidents/types": "GET=incident_types POST=incident_type",
     "/incidents/types/{type_id_or_name}":
         "GET=incident_type PUT=incident_type",
@@ -751,6 +756,11 @@ _ENDPOINTS: Dict[str, str] = {
     "/incidents/{id}/responder_requests": "POST=-:responder_request",
     "/incidents/{id}/responder_requests/cancel":
         "PUT=-:responder_request_targets",
+    "/incidents/{id}/review":
+        "GET=incident_review POST=-:incident_review PUT=-:incident_review",
+    "/incidents/{id}/review/action_items": "GET,cursor",
+    "/incidents/{id}/review/markers": "POST=-:marker",
+    "/incidents/{id}/scribe_transcripts": "GET",
     "/incidents/{id}/snooze": "POST=-:incident,from",
     "/incidents/{id}/status_updates": "POST=-:status_update,from",
     "/incidents/{id}/status_updates/subscribers":
@@ -772,7 +782,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/oauth_delegations": "DELETE=-",
     "/oauth_delegations/revocation_requests/status": "GET=-",
     "/oncalls": "GET,offset",
-    "/paused_incident_reports/alerts": "GET=paused_incident_reporting_counts",
+    "/paused_incident_reports/alerts": "GET=paused_incident_reporting_counts?",
     "/paused_incident_reports/counts": "GET=paused_incident_reporting_counts",
     "/priorities": "GET,offset",
     "/recommendations/event_orchestrations/rules":
@@ -789,9 +799,9 @@ _ENDPOINTS: Dict[str, str] = {
     "/response_plays": "GET POST",
     "/response_plays/{id}": "GET PUT DELETE",
     "/response_plays/{response_play_id}/run": "POST=-",
-    "/rulesets": "GET,offset POST",
-    "/rulesets/{id}": "GET PUT DELETE",
-    "/rulesets/{id}/rules": "GET,offset POST",
+    "/rulesets": "GET,offset POST=ruleset?",
+    "/rulesets/{id}": "GET PUT=ruleset? DELETE",
+    "/rulesets/{id}/rules": "GET,offset POST=rule?",
     "/rulesets/{id}/rules/{rule_id}": "GET PUT DELETE",
     "/schedules": "GET,offset POST",
     "/schedules/preview": "POST=schedule",
@@ -819,7 +829,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/services/{id}/enablements/{feature_name}": "PUT",
     "/services/{id}/integrations": "POST",
     "/services/{id}/integrations/{integration_id}": "GET PUT",
-    "/services/{id}/rules": "GET,offset POST",
+    "/services/{id}/rules": "GET,offset POST=rule?",
     "/services/{id}/rules/convert": "POST=-",
     "/services/{id}/rules/{rule_id}": "GET PUT DELETE",
     "/session_configurations":
@@ -885,7 +895,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/users/{id}/notification_subscriptions/unsubscribe":
         "POST=subscribables:-",
     "/users/{id}/oauth_delegations": "GET,cursor",
-    "/users/{id}/oauth_delegations/{delegation_id}": "GET",
+    "/users/{id}/oauth_delegations/{delegation_id}": "GET=oauth_delegation?",
     "/users/{id}/oncall_handoff_notification_rules": "GET POST",
     ("/users/{id}/oncall_handoff_notification_rules"
      "/{oncall_handoff_notification_rule_id}"):
@@ -896,7 +906,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/users/{id}/status_update_notification_rules": "GET POST",
     ("/users/{id}/status_update_notification_rules"
      "/{status_update_notification_rule_id}"):
-        "GET=notification_rule PUT DELETE",
+        "GET=notification_rule PUT=status_update_notification_rule? DELETE",
     "/v3/schedules": "GET,offset,max1000 POST",
     "/v3/schedules/{id}": "GET PUT DELETE",
     "/v3/schedules/{id}/audit/records": "GET,cursor",
@@ -919,13 +929,33 @@ _ENDPOINTS: Dict[str, str] = {
     "/webhook_subscriptions/{id}/ping": "POST=-",
     "/workflows/integrations": "GET,cursor",
     "/workflows/integrations/connections": "GET,cursor",
-    "/workflows/integrations/{id}": "GET",
-    "/workflows/integrations/{integration_id}/connections": "GET,cursor POST",
+    "/workflows/integrations/{id}": "GET=integration?",
+    "/workflows/integrations/{integration_id}/connections":
+        "GET,cursor POST=-:connection?",
     "/workflows/integrations/{integration_id}/connections/{id}":
-        "GET PATCH DELETE",
+        "GET=connection? PATCH=-:connection? DELETE",
     "/{entity_type}/{id}/change_tags": "POST=-",
     "/{entity_type}/{id}/tags": "GET,offset",
 }
+# fmt: on
+
+# fmt: off
+_LIST_PARAMS: FrozenSet[str] = frozenset((
+    "actions",
+    "additional_details",
+    "additional_fields",
+    "escalation_policy_ids",
+    "ids",
+    "include",
+    "integration_ids",
+    "root_resource_types",
+    "schedule_ids",
+    "service_ids",
+    "statuses",
+    "team_ids",
+    "urgencies",
+    "user_ids",
+))
 # fmt: on
 
 
@@ -948,6 +978,8 @@ class _Operation(NamedTuple):
     early_access: str = ""
     #: Is the header ``From`` required?
     from_required: bool = False
+    #: May the response's wrapper be missing?
+    is_optional: bool = False
 
 
 _Wrapper = Optional[str]
@@ -962,7 +994,7 @@ def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
     """Split ``METHOD[=wrappers][,note]...`` into its three parts."""
     head, _, rest = text.partition(",")
     method, _, wrappers = head.partition("=")
-    notes: Dict[str, Any] = {}
+    notes: Dict[str, Any] = {"is_optional": wrappers.endswith("?")}
     for note in rest.split(",") if rest else ():
         name, _, value = note.partition(":")
         if name in _PAGINATION_STYLES:
@@ -985,12 +1017,12 @@ def _wrapper_entry(wrappers: str) -> _WrapperEntry:
     """Turn the table's notation into that of ``ENTITY_WRAPPER_CONFIG``."""
     if wrappers == "-":
         return None
-    request, colon, response = wrappers.partition(":")
-    if not colon:
+    request, _, response = wrappers.rstrip("?").partition(":")
+    if request == wrappers:
         return request
     return (
         None if request == "-" else request,
-        None if response == "-" else response,
+        None if response == "-" else response or request,
     )
 
 
@@ -1030,6 +1062,14 @@ CURSOR_BASED_PAGINATION_PATHS: List[str] = [
 #: both bodies, a pair (request, response), or None where nothing is wrapped.
 #: May be extended at run time.
 ENTITY_WRAPPER_CONFIG: Dict[str, _WrapperEntry] = _wrappers_of_table
+
+# The entries of wrappers that may be missing. Any other entry, of a caller's,
+# is taken at its word.
+_OPTIONAL_WRAPPERS: Dict[str, _WrapperEntry] = {
+    endpoint: ENTITY_WRAPPER_CONFIG[endpoint]
+    for endpoint, operation in _OPERATIONS.items()
+    if operation.is_optional
+}
 
 
 def is_path_param(node: str) -> bool:
@@ -1136,6 +1176,13 @@ def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
     )
 
 
+def _is_optional(method: str, path: str) -> bool:
+    """May the wrapper of the response be missing?"""
+    endpoint = f"{method} {path}"
+    entry = _OPTIONAL_WRAPPERS.get(endpoint)
+    return entry is not None and ENTITY_WRAPPER_CONFIG.get(endpoint) is entry
+
+
 def _operation(method: str, path: str) -> Optional[_Operation]:
     """All that is known of a method on a canonical path.
 
@@ -1151,7 +1198,11 @@ def _operation(method: str, path: str) -> Optional[_Operation]:
             return None
         operation = _ADDED_OPERATION
     request, response = entity_wrappers(method, path)
-    return operation._replace(request=request, response=response)
+    return operation._replace(
+        request=request,
+        response=response,
+        is_optional=_is_optional(method, path),
+    )
 
 
 def _is_collection(path: str, operation: _Operation) -> bool:
@@ -1704,6 +1755,13 @@ def _content(response: Any, body: Any, wrapper: str) -> Any:
     raise _schema_error(response, expected, found)
 
 
+def _unwrap_if_wrapped(response: Any, wrapper: _Wrapper) -> Any:
+    """The content of a wrapper; where there is none, the body as it is."""
+    body = try_decoding(response)
+    is_wrapped = isinstance(body, dict) and wrapper in body
+    return body[wrapper] if is_wrapped else body
+
+
 def _unwrap_by_content(response: Any) -> Any:
     """Unwrap a body whose wrapper no table knows.
 
@@ -1912,9 +1970,11 @@ def wrapped_entities(method: _Method) -> _Method:
             self, http_method, url, kwargs
         )
         response = successful_response(method(self, located, **kwargs))
-        if located.path is not None:
-            return unwrap(response, wrapper)
-        return _unwrap_by_content(response)
+        if located.path is None:
+            return _unwrap_by_content(response)
+        if _is_optional(http_method, located.path):
+            return _unwrap_if_wrapped(response, wrapper)
+        return unwrap(response, wrapper)
 
     return cast(_Method, call)
 

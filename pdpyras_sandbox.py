@@ -1145,6 +1145,7 @@ class _RestAPI:
         # By method and endpoint, or else by method and what there is.
         self.routes: Dict[str, Callable[[Request, Any], Any]] = {
             "GET /users/me": self.me,
+            "GET /abilities/{id}": self.test,
             "PUT /incidents": self.update,
             "PUT /incidents/{id}/alerts": self.update,
             "POST /schedules/{id}/overrides": self.override,
@@ -1172,7 +1173,7 @@ class _RestAPI:
         serve = self.routes.get(f"{method} {place}", self.act)
         serve = self.routes.get(f"{method} {endpoint}", serve)
         content = serve(request, content)
-        if method == "DELETE":
+        if content is None:
             return 204, None
         status = 201 if f"{method} {place}" == "POST collection" else 200
         name = operation.response
@@ -1244,6 +1245,10 @@ class _RestAPI:
 
     def read(self, request: Request, content: None) -> Record:
         return self.store.find(request.path)
+
+    def test(self, request: Request, content: None) -> None:
+        """Say that there is such a record, and no more."""
+        self.store.find(request.path)
 
     def update(self, request: Request, content: Any) -> Any:
         """A record, or several of a collection: all of them or none."""

@@ -44,6 +44,10 @@ SMALL_DECISIONS = script.Decisions(
     },
     prose_only={"/beds/count": ("GET=-", "described in a sentence")},
     historic={"/pots": ("GET,offset POST", "no longer listed")},
+    added={
+        "/nurseries": ("GET=saplings,cursor", "not listed yet"),
+        "/beds/{bed_id}": ("GET=-", "listed by now, with another name"),
+    },
 )
 
 Described = Dict[str, Any]
@@ -90,7 +94,9 @@ def _small_module() -> Any:
         copy = Path(directory, "pdpyras.py")
         shutil.copy(str(MODULE), str(copy))
         table = script.derived_table(api.document, api.decisions)
-        script.write_module(copy, script.read_module(copy).with_table(table))
+        names = script.derived_list_params(api.document)
+        module = script.read_module(copy).with_table(table)
+        script.write_module(copy, module.with_list_params(names))
         return import_copy(copy, f"pdpyras_{api.name}")
 
 

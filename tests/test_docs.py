@@ -184,6 +184,7 @@ def furnish(box: Sandbox) -> None:
     box.add("audit/records", 250, action="update")
     box.add("analytics/raw/incidents", 120, seconds_to_resolve=90)
     box.add("business_services", id="PBIZ001", name="Selling")
+    box.add("workflows/integrations", id="PSLACK1", name="Slack")
 
 
 def furnish_on_call(box: Sandbox, reference: Dict[str, str]) -> None:

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import timeit
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 STYLES = ["offset", "cursor", "after", "starting_after"]
 OPERATION = re.compile(
     r"(?P<method>[A-Z]+)"
-    r"(?:=(?P<names>-|\w+|(?:-|\w+):(?:-|\w+)))?"
+    r"(?:=(?P<names>-|\w+\??|(?:-|\w+):(?:-|\w+\??)))?"
     r"(?P<notes>(?:,(?:offset|cursor|after|starting_after|from|max\d+"
     r"|(?:plain|comma):\w+|early:[\w-]+))*)",
     re.ASCII,
@@ -208,7 +209,7 @@ SAMPLES = [
     (
         "PATCH",
         "/workflows/integrations/PABC123/connections/C1",
-        "connection",
+        None,
         "connection",
         None,
     ),
@@ -267,6 +268,28 @@ SAMPLES = [
         None,
     ),
     ("GET", "/business_services/impacts", None, "services", None),
+    # Not documented yet.
+    ("GET", "/incidents/reviews", None, "incident_reviews", "cursor"),
+    ("GET", "/incidents/reviews/action_items", None, "action_items", "cursor"),
+    (
+        "GET",
+        "/incidents/PABC123/review/action_items",
+        None,
+        "action_items",
+        "cursor",
+    ),
+    ("GET", "/incidents/PABC123/review", None, "incident_review", None),
+    ("PUT", "/incidents/PABC123/review", None, "incident_review", None),
+    ("POST", "/incidents/PABC123/review/markers", None, "marker", None),
+    (
+        "GET",
+        "/incidents/PABC123/scribe_transcripts",
+        None,
+        "scribe_transcripts",
+        None,
+    ),
+    # The answer has no body.
+    ("GET", "/abilities/teams", None, None, None),
     # No longer documented, still in use.
     ("POST", "/response_plays/PABC123/run", None, None, None),
     ("GET", "/customfields/fields", None, "fields", "offset"),
@@ -291,6 +314,7 @@ LITERALS = [
     "/incident_workflows/triggers",
     "/incidents/count",
     "/incidents/custom_fields",
+    "/incidents/reviews",
     "/incidents/types",
     "/schedules/preview",
     "/services/custom_fields",
@@ -366,7 +390,7 @@ def concrete(path, value="PABC123"):
 
 
 def name(text):
-    return None if text == "-" else text
+    return None if text == "-" else text.rstrip("?")
 
 
 # --- The table and what is derived from it ----------------------------------
@@ -422,6 +446,13 @@ def test_no_row_states_what_convention_gives():
     for path in pdpyras._ENDPOINTS:
         for method, names, _ in operations(path):
             assert names != pdpyras.infer_entity_wrapper(method, path), path
+
+
+def test_rows_without_an_own_name_are_not_stated_twice():
+    for path in pdpyras._ENDPOINTS:
+        for _, names, _ in operations(path):
+            sent, _, received = str(names).rstrip("?").partition(":")
+            assert sent != received, path
 
 
 def test_no_row_is_dead():
@@ -546,8 +577,9 @@ def test_the_table_is_what_the_document_says(api):
 def test_every_operation_is_of_the_document_or_was_decided(api):
     decided = {
         path: value
-        for rows in (api.decisions.prose_only, api.decisions.historic)
+        for rows in api.decisions[-3:]
         for path, (value, _) in rows.items()
+        if path in api.module._ENDPOINTS
     }
     expected = {
         (method.upper(), path) for method, path, _, _ in api.operations()
@@ -845,6 +877,142 @@ def test_looking_up_does_not_grow_with_the_table(tables):
     assert seconds() < 4 * before
 
 
+# --- Wrappers that may be missing -------------------------------------------
+
+# What schema and examples disagree on: method, path, wrapper of the request,
+# wrapper of the response.
+OPTIONAL = [
+    ("GET", "/workflows/integrations/W1", None, "integration"),
+    ("POST", "/workflows/integrations/W1/connections", None, "connection"),
+    ("GET", "/workflows/integrations/W1/connections/C1", None, "connection"),
+    ("PATCH", "/workflows/integrations/W1/connections/C1", None, "connection"),
+    ("GET", "/users/P1/oauth_delegations/D1", None, "oauth_delegation"),
+    (
+        "GET",
+        "/paused_incident_reports/alerts",
+        None,
+        "paused_incident_reporting_counts",
+    ),
+    ("POST", "/rulesets", "ruleset", "ruleset"),
+    (
+        "PUT",
+        "/users/P1/status_update_notification_rules/N1",
+        "status_update_notification_rule",
+        "status_update_notification_rule",
+    ),
+]
+
+
+@pytest.mark.parametrize("method, path, request_, response", OPTIONAL)
+def test_a_wrapper_that_may_be_missing_is_taken_off_if_it_is_there(
+    server, session, method, path, request_, response
+):
+    content = {"id": "PANSWER"}
+    call = partial(getattr(session, "r" + method.lower()), path)
+    if method != "GET":
+        call = partial(call, json={"name": "sent"})
+    for body in ({response: content}, content, [content], {}):
+        server.reply(json=body)
+        assert call() == (content if response in body else body)
+        sent = server.requests[-1].body
+        if method == "GET":
+            assert sent == b""
+        else:
+            named = {"name": "sent"}
+            named = {request_: named} if request_ else named
+            assert json.loads(sent.decode()) == named
+    server.reply(200, body=b"no JSON")
+    with pytest.raises(pdpyras.PDServerError):
+        call()
+
+
+@pytest.mark.parametrize("method, path, request_, response", OPTIONAL)
+def test_a_callers_entry_wins_over_a_wrapper_that_may_be_missing(
+    tables, server, session, method, path, request_, response
+):
+    canonical = pdpyras.canonical_path(BASE, path)
+    # The same names, but now they are not in doubt.
+    pdpyras.ENTITY_WRAPPER_CONFIG[f"{method} {canonical}"] = (
+        request_,
+        response,
+    )
+    call = getattr(session, "r" + method.lower())
+    server.reply(json={response: {"id": "P1"}})
+    assert call(path) == {"id": "P1"}
+    server.reply(json={"id": "P1"})
+    with pytest.raises(pdpyras.PDServerError, match=response):
+        call(path)
+
+
+def test_other_wrappers_must_be_there(server, session):
+    for path in ("/users/P1", "/rulesets/R1"):
+        server.reply(json={"id": "P1"})
+        with pytest.raises(pdpyras.PDServerError):
+            session.rget(path)
+
+
+@pytest.mark.parametrize("method, path, request_, response", OPTIONAL)
+def test_public_names_of_wrappers_bear_no_mark(
+    method, path, request_, response
+):
+    canonical = pdpyras.canonical_path(BASE, path)
+    wrappers = pdpyras.entity_wrappers(method, canonical)
+    assert wrappers == (request_ or wrappers[0], response)
+    entry = pdpyras.ENTITY_WRAPPER_CONFIG[f"{method} {canonical}"]
+    assert entry == wrappers
+
+
+def test_every_disagreement_makes_a_wrapper_optional():
+    for api in APIS:
+        for method, path, _, described in api.operations():
+            judged = script.derived_wrappers(
+                api.document,
+                f"{method.upper()} {path}",
+                described,
+                api.decisions.judgements,
+            )
+            names, _ = operation(method.upper(), path, api.module._ENDPOINTS)
+            optional = str(judged.response).endswith("?")
+            assert str(names).endswith("?") == optional, path
+            known = api.module._operation(method.upper(), path)
+            assert known.is_optional == optional
+
+
+def test_an_answer_without_a_body_is_none(server, session):
+    for status in (204, 200):
+        server.reply(status)
+        assert session.rget("/abilities/teams") is None
+    assert pdpyras.entity_wrappers("GET", "/abilities/{id}") == (None, None)
+
+
+# --- List parameters --------------------------------------------------------
+
+
+@each_document
+def test_list_parameters_have_brackets_wherever_they_occur(api):
+    bracketed, plain = set(), set()
+    for _, _, item, described in api.operations():
+        for name, found in documented(api, item, described, "query").items():
+            kind = api.resolve(found.get("schema", {})).get("type")
+            if name.endswith("[]"):
+                bracketed.add(name.replace("[]", ""))
+            elif kind != "array":
+                plain.add(name)
+    assert bracketed - plain == api.module._LIST_PARAMS
+
+
+@pytest.mark.parametrize(
+    "name", ["statuses", "include", "user_ids", "service_ids", "ids"]
+)
+def test_sampled_list_parameters(name):
+    assert name in pdpyras._LIST_PARAMS
+
+
+@pytest.mark.parametrize("name", ["status", "sort_by", "since", "limit", ""])
+def test_parameters_that_are_no_lists(name):
+    assert name not in pdpyras._LIST_PARAMS
+
+
 # --- The script -------------------------------------------------------------
 
 
@@ -997,11 +1165,14 @@ SMALL_TABLE = {
     "/harvests/search": "POST=-,starting_after,max1000",
     "/labels/{id}/beds": "GET,offset",
     "/labels/{id}/robots": "GET,offset",
+    "/nurseries": "GET=saplings,cursor",
     "/pots": "GET,offset POST",
-    "/probes/{id}": "GET=probe_readings",
+    "/probes/{id}": "GET=probe_readings?",
     "/robots": "GET,early:garden-robots PATCH=robots:-,early:garden-robots",
+    "/skills/{id}": "GET=-",
     "/sprinklers": "GET,after",
 }
+SMALL_LIST_PARAMS = ["zone_ids"]
 
 # What a new release of a document might bring: a list, and one of its things.
 PONDS = {
@@ -1057,11 +1228,14 @@ def run_small(*arguments):
 
 
 def cut(path):
-    """What stands before, between and after the marks of the table."""
-    before, found, rest = path.read_bytes().partition(b"\n# fmt: off")
-    literal, mark, after = rest.partition(b"\n# fmt: on")
-    assert found and mark and b"_ENDPOINTS" in literal
-    return before, literal, after
+    """What stands around and between the marks, by turns.
+
+    The second is the table, and the fourth the list parameters.
+    """
+    source = path.read_bytes()
+    parts = re.split(b"(?m)^# fmt: (?:off|on)\r?\n", source, maxsplit=4)
+    assert b"_ENDPOINTS" in parts[1] and b"_LIST_PARAMS" in parts[3]
+    return parts
 
 
 @pytest.fixture
@@ -1088,15 +1262,17 @@ def test_the_small_document_as_it_was_read():
 
 
 def test_write_replaces_the_table_and_nothing_else(module):
-    before, literal, after = cut(module)
+    before = cut(module)
     assert run_small(SMALL_API.path, "--write", "--module", module) == 0
     written = cut(module)
-    assert written[0::2] == (before, after)
-    assert written[1] != literal
-    assert max(map(len, written[1].split(b"\n"))) <= 79
-    rows = {}
-    exec("from typing import Dict\n" + written[1].decode(), rows)
-    assert rows["_ENDPOINTS"] == SMALL_TABLE
+    assert written[0::2] == before[0::2]
+    assert written[1] != before[1] and written[3] != before[3]
+    assert max(map(len, b"\n".join(written[1::2]).split(b"\n"))) <= 79
+    found = {}
+    literals = (written[1] + written[3]).decode()
+    exec("from typing import Dict, FrozenSet\n" + literals, found)
+    assert found["_ENDPOINTS"] == SMALL_TABLE
+    assert found["_LIST_PARAMS"] == frozenset(SMALL_LIST_PARAMS)
     assert os.listdir(str(module.parent)) == [module.name]
 
 
@@ -1242,6 +1418,54 @@ def test_a_decision_without_its_subject_is_refused(tmp_path, capsys):
         assert path in complaint
 
 
+def test_a_row_that_was_added_goes_once_the_document_lists_its_path():
+    given = SMALL_API.decisions
+    assert "/beds/{bed_id}" in given.added
+    table = script.derived_table(SMALL_API.document, given)
+    assert "/beds/{bed_id}" not in table
+    assert table["/nurseries"] == given.added["/nurseries"][0]
+    ponds = {path: (row, "not yet") for path, row in POND_ROWS.items()}
+    ponds["/ponds"] = ("GET=puddles", "not yet")
+    document = copy.deepcopy(SMALL_API.document)
+    decisions = given._replace(added=ponds)
+    table = script.derived_table(document, decisions)
+    assert table["/ponds"] == "GET=puddles"
+    document["paths"].update(PONDS)
+    table = script.derived_table(document, decisions)
+    assert table["/ponds"] == "GET,offset"
+
+
+def test_list_parameters_are_compared_name_by_name(
+    tmp_path, small_module, capsys
+):
+    changed = copy.deepcopy(SMALL_API.document)
+    query = changed["paths"]["/beds"]["get"]["parameters"]
+    (zones,) = [p for p in query if p.get("name") == "zone_ids[]"]
+    zones["name"] = "row_ids[]"
+    changed = saved(tmp_path, changed)
+    report = "added    row_ids[]\ngone     zone_ids[]\n"
+    assert run_small(changed, "--check", "--module", small_module) == 1
+    assert capsys.readouterr() == (report, "")
+    assert run_small(changed, "--write", "--module", small_module) == 0
+    assert capsys.readouterr() == (report + f"written  {small_module}\n", "")
+    assert run_small(changed, "--check", "--module", small_module) == 0
+    assert b'    "row_ids",\n' in cut(small_module)[3]
+
+
+def test_a_parameter_that_is_a_single_value_somewhere_is_no_list():
+    document = copy.deepcopy(SMALL_API.document)
+    assert script.derived_list_params(document) == SMALL_LIST_PARAMS
+    query = document["paths"]["/sprinklers"]["get"]["parameters"]
+    once = {"name": "zone_ids", "in": "query", "schema": {"type": "array"}}
+    query.append(once)
+    assert script.derived_list_params(document) == SMALL_LIST_PARAMS
+    once["schema"]["type"] = "string"
+    assert script.derived_list_params(document) == []
+    once["name"] = 'a"[]'
+    with pytest.raises(script.DocumentError, match="list parameters"):
+        script.derived_list_params(document)
+
+
 def test_a_judgement_that_is_needed_no_more_is_refused(tmp_path, capsys):
     text = SMALL_API.path.read_text(encoding="utf-8")
     mended = tmp_path / "mended.json"
@@ -1317,8 +1541,8 @@ def test_the_module_has_the_table_of_the_document():
 def test_what_the_script_prints_is_the_table():
     done = run_script(REST)
     assert (done.returncode, done.stderr) == (0, "")
-    literal = cut(MODULE)[1].decode().replace("\r\n", "\n")
-    assert done.stdout.strip() == literal.strip()
+    literals = b"\n".join(cut(MODULE)[1::2]).decode().replace("\r\n", "\n")
+    assert done.stdout == literals
 
 
 def test_early_access_given_as_one_name(server, session):

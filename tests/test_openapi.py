@@ -158,7 +158,7 @@ def all_operations(api):
             item,
             described,
             names.request,
-            names.response,
+            names.response and names.response.rstrip("?"),
         )
 
 

@@ -6,9 +6,12 @@
     python3 tools/endpoints.py rest.json --write   # replace, report
 
 The table is the literal that ``pdpyras.py`` holds as ``_ENDPOINTS``, between
-the marks ``# fmt: off`` and ``# fmt: on``. ``--check`` and ``--write`` say
-row by row what was added, what is gone and what changed. ``--write`` changes
-nothing outside the marks, and the file is replaced whole or not at all.
+the marks ``# fmt: off`` and ``# fmt: on``. Behind it, between marks of its
+own, stands ``_LIST_PARAMS``: the query parameters that the document spells
+with ``[]`` wherever they occur. ``--check`` and ``--write`` say row by row,
+and name by name, what was added, what is gone and what changed. ``--write``
+changes nothing outside the marks, and the file is replaced whole or not at
+all.
 
 Exit status:
 
@@ -27,7 +30,8 @@ two shows as a difference.
 
 Where the document contradicts itself the script stops and asks for a row in
 ``JUDGEMENTS``. A path that the document no longer lists goes, unless it is
-given a row in ``HISTORIC``. The reasons for both stand here and nowhere else.
+given a row in ``HISTORIC``; one that it does not list yet has a row in
+``ADDED`` until it does. The reasons stand here and nowhere else.
 A new kind of note is one function, named in ``NOTES``.
 """
 
@@ -80,16 +84,22 @@ SECONDARY = re.compile(
     "|schema_id"
 )
 
-# A wrapper's name; "-" where the body is not wrapped; None: no such body.
+# A wrapper's name, with "?" behind it if it may be missing; "-" where the body
+# is not wrapped; None: no such body.
 Name = Optional[str]
 Kinds = Dict[str, str]
 Document = Dict[str, Any]
 Table = Dict[str, str]
 UNWRAPPED = "-"
+OPTIONAL = "?"
 
 
 class Judgement(NamedTuple):
-    """Decides what the document leaves open, and says why."""
+    """Decides what the document leaves open, and says why.
+
+    Where schema and examples disagree on a response, the wrapper that is
+    decided on is optional: see ``derived_wrappers``.
+    """
 
     request: Name
     response: Name
@@ -105,9 +115,8 @@ _RULE_ID = (
     "rule_id repeats the path; callers have always passed the bare rule, "
     "and may pass both"
 )
-_EXAMPLE = (
-    "schema without a wrapper, examples with one: the examples are right"
-)
+_EXAMPLE = "schema without a wrapper, examples with one: the API has the say"
+_BARE = _EXAMPLE + "; a request is as its schema wants it"
 _WHOLE = "5.x returned the whole body, and its scripts index it"
 
 JUDGEMENTS: Dict[str, Judgement] = {
@@ -142,14 +151,14 @@ JUDGEMENTS: Dict[str, Judgement] = {
         None, "integration", _EXAMPLE
     ),
     "POST /workflows/integrations/{integration_id}/connections": Judgement(
-        "connection", "connection", _EXAMPLE
+        UNWRAPPED, "connection", _BARE
     ),
     "GET /workflows/integrations/{integration_id}/connections/{id}": Judgement(
         None, "connection", _EXAMPLE
     ),
     (
         "PATCH /workflows/integrations/{integration_id}/connections/{id}"
-    ): Judgement("connection", "connection", _EXAMPLE),
+    ): Judgement(UNWRAPPED, "connection", _BARE),
     "GET /users/{id}/oauth_delegations/{delegation_id}": Judgement(
         None, "oauth_delegation", _EXAMPLE
     ),
@@ -195,6 +204,29 @@ PROSE_ONLY: Dict[str, Tuple[str, str]] = {
     ),
 }
 
+# Rows of paths that the document does not list yet. Once it lists one, what it
+# says counts.
+_REVIEWS = (
+    "published in September 2026, after the document of August; names and "
+    "pages as in PagerDuty's own client of that month"
+)
+ADDED: Dict[str, Tuple[str, str]] = {
+    path: (value, _REVIEWS)
+    for path, value in (
+        ("/incidents/reviews", "GET=incident_reviews,cursor"),
+        ("/incidents/reviews/action_items", "GET,cursor"),
+        # That client has the name of the answer for every method, and sends
+        # every body as it is given.
+        (
+            "/incidents/{id}/review",
+            "GET=incident_review POST=-:incident_review PUT=-:incident_review",
+        ),
+        ("/incidents/{id}/review/action_items", "GET,cursor"),
+        ("/incidents/{id}/review/markers", "POST=-:marker"),
+        ("/incidents/{id}/scribe_transcripts", "GET"),
+    )
+}
+
 _RETIRED = "no longer listed; scripts still use it"
 _PLAYS = "/response_plays"
 _FIELDS = "/customfields/fields"
@@ -237,9 +269,10 @@ class Decisions(NamedTuple):
     replaced: Dict[str, Tuple[str, ...]]
     prose_only: Dict[str, Tuple[str, str]]
     historic: Dict[str, Tuple[str, str]]
+    added: Dict[str, Tuple[str, str]]
 
 
-DECISIONS = Decisions(JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC)
+DECISIONS = Decisions(JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC, ADDED)
 
 
 class DocumentError(Exception):
@@ -415,6 +448,8 @@ def derived_wrappers(
         return Judgement(request, response, "")
     if not unclear and (request, response) == judged[:2]:
         raise DocumentError(endpoint + " needs no judgement any more")
+    if unclear_response and judged.response not in (None, UNWRAPPED):
+        return judged._replace(response=f"{judged.response}{OPTIONAL}")
     return judged
 
 
@@ -442,15 +477,16 @@ def conventional(method: str, path: str) -> str:
 
 def names_suffix(method: str, path: str, request: Name, response: Name) -> str:
     """Return ``=names`` of an operation, empty where convention holds."""
-    reads = method in ("get", "delete")
-    if reads and request is response is None:
+    if method == "delete" and request is response is None:
         return ""
-    if method == "get" or (reads and request is None):
+    if method == "get" or (method == "delete" and request is None):
         request = response
     # Where there is no body there must be no wrapper: it would be put around
     # nothing, or be missed in nothing.
     sent = request or UNWRAPPED
     received = response or UNWRAPPED
+    if received == sent + OPTIONAL:
+        return "=" + received
     if sent != received:
         return f"={sent}:{received}"
     return "" if sent == conventional(method, path) else "=" + sent
@@ -588,7 +624,7 @@ NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
 # What a row can be made of: nothing that ends a note, an operation, or the
 # string literal around them.
 PATH = re.compile(r"(/([A-Za-z0-9_.~-]+|{[A-Za-z0-9_]+}))+")
-PART = re.compile(r"[A-Za-z0-9_.:=\[\]-]+")
+PART = re.compile(r"[A-Za-z0-9_.:=?\[\]-]+")
 
 
 def operation_text(head: str, operation: Operation) -> str:
@@ -646,6 +682,11 @@ def refuse_stale_rows(paths: Document, decisions: Decisions) -> None:
         raise DocumentError("rows to take out: " + ", ".join(stale))
 
 
+def shape(path: str) -> str:
+    """Return the path without the names of its parameters."""
+    return re.sub("{.*?}", "{}", path)
+
+
 def derived_table(
     document: Document, decisions: Decisions = DECISIONS
 ) -> Table:
@@ -653,11 +694,14 @@ def derived_table(
     if not isinstance(document, dict) or not document.get("paths"):
         raise DocumentError("no OpenAPI document: it has no paths")
     refuse_stale_rows(document["paths"], decisions)
+    listed = set(map(shape, document["paths"]))
     rows = {
         path: value
-        for given in (decisions.prose_only, decisions.historic)
-        for path, (value, _) in given.items()
+        for path, (value, _) in decisions.added.items()
+        if shape(path) not in listed
     }
+    for given in (decisions.prose_only, decisions.historic):
+        rows.update((path, value) for path, (value, _) in given.items())
     for path, item in document["paths"].items():
         if path in decisions.replaced:
             for new in decisions.replaced[path]:
@@ -670,6 +714,28 @@ def derived_table(
         if not PATH.fullmatch(path):
             raise DocumentError(f"not for a row of the table: {path!r}")
     return {path: rows[path] for path in sorted(rows)}
+
+
+def derived_list_params(document: Document) -> List[str]:
+    """Return the query parameters with ``[]`` at their ends, without it.
+
+    One that is a single value somewhere is none of them. One that is a list
+    without brackets somewhere is: the note of that operation says so.
+    """
+    bracketed, single = set(), set()
+    for item in document["paths"].values():
+        for method in set(METHODS).intersection(item):
+            operation = Operation(document, method, item, item[method])
+            for name, parameter in operation.query.items():
+                schema = parameter.get("schema", {})
+                if name.endswith("[]"):
+                    bracketed.add(name[:-2])
+                elif schema_kind(document, schema) != "array":
+                    single.add(name)
+    for name in bracketed:
+        if not re.fullmatch("[A-Za-z0-9_]+", name):
+            raise DocumentError(f"not for the list parameters: {name!r}")
+    return sorted(bracketed - single)
 
 
 # --- Printing ---------------------------------------------------------------
@@ -716,38 +782,66 @@ def table_text(table: Table) -> str:
     return "\n".join(lines + ["}", ""])
 
 
+def list_params_text(names: List[str]) -> str:
+    """Return the names as Python source, as ``pdpyras.py`` holds them."""
+    lines = ["_LIST_PARAMS: FrozenSet[str] = frozenset(("]
+    lines += [f'    "{name}",' for name in names]
+    return "\n".join(lines + ["))", ""])
+
+
 # --- The module -------------------------------------------------------------
 
 
 class Module(NamedTuple):
-    """The source of the module, cut at the two marks around the table."""
+    """The source of the module, cut at the marks around what is derived."""
 
     before: str
     literal: str
+    between: str
+    names: str
     after: str
 
     def table(self) -> Table:
         """Return the rows, without importing or running anything."""
         try:
-            (node,) = ast.parse(self.literal).body
-            if isinstance(node, ast.AnnAssign) and node.value is not None:
-                return dict(ast.literal_eval(node.value))
+            return dict(ast.literal_eval(assigned(self.literal)))
         except (ValueError, TypeError, SyntaxError) as error:
             raise ModuleError(
                 f"_ENDPOINTS is no plain table: {error}"
             ) from error
-        raise ModuleError("_ENDPOINTS is no plain table")
+
+    def list_params(self) -> List[str]:
+        """Return the names, without importing or running anything."""
+        try:
+            (names,) = assigned(self.names).args  # type: ignore[attr-defined]
+            return list(ast.literal_eval(names))
+        except (AttributeError, ValueError, TypeError, SyntaxError) as error:
+            raise ModuleError(
+                f"_LIST_PARAMS is no plain frozenset: {error}"
+            ) from error
 
     def with_table(self, table: Table) -> "Module":
         """Return the source with another table and its own line ends."""
-        crlf = "\r\n" in self.literal
-        text = table_text(table)
-        changed = self._replace(
-            literal=text.replace("\n", "\r\n") if crlf else text
-        )
+        changed = self._replace(literal=self.ended(table_text(table)))
         if changed.table() != table:
             raise ModuleError("the table does not read as it was written")
         return changed
+
+    def with_list_params(self, names: List[str]) -> "Module":
+        """Return the source with other list parameters."""
+        return self._replace(names=self.ended(list_params_text(names)))
+
+    def ended(self, text: str) -> str:
+        """Return the text with the line ends of the module."""
+        return text.replace("\n", "\r\n" if "\r\n" in self.literal else "\n")
+
+
+def assigned(source: str) -> ast.AST:
+    """Return what the only statement, an assignment with a type, assigns."""
+    (node,) = ast.parse(source).body
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        return node.value
+    raise ValueError("no assignment with a type")
 
 
 def read_module(path: Path) -> Module:
@@ -756,13 +850,18 @@ def read_module(path: Path) -> Module:
     It is not imported, so that this works where requests is not installed.
     """
     source = path.read_bytes().decode("utf-8")
-    found = re.findall(
-        r"(?ms)\A(.*^# fmt: off\r?\n)(_ENDPOINTS: .*?)(^# fmt: on\r?$.*)\Z",
-        source,
+    parts = (
+        r"(.*^# fmt: off\r?\n)",
+        r"(_ENDPOINTS: .*?)",
+        r"(^# fmt: on\r?$.*?^# fmt: off\r?\n)",
+        r"(_LIST_PARAMS: .*?)",
+        r"(^# fmt: on\r?$.*)",
     )
+    found = re.findall(r"(?ms)\A" + "".join(parts) + r"\Z", source)
     if len(found) != 1:
         raise ModuleError(
-            "no table named _ENDPOINTS between # fmt: off and # fmt: on"
+            "no table named _ENDPOINTS between # fmt: off and # fmt: on, "
+            "with _LIST_PARAMS between such marks behind it"
         )
     return Module(*found[0])
 
@@ -802,21 +901,41 @@ def differences(derived: Table, kept: Table) -> Iterator[str]:
         yield "order    the module's rows are not in alphabetical order"
 
 
-def read_document(path: Path, decisions: Decisions) -> Table:
-    """Return the table of the document in this file."""
+def name_differences(derived: List[str], kept: List[str]) -> Iterator[str]:
+    """Yield a line for each list parameter that only one of them has."""
+    for name in derived:
+        if name not in kept:
+            yield f"added    {name}[]"
+    for name in kept:
+        if name not in derived:
+            yield f"gone     {name}[]"
+
+
+class Derived(NamedTuple):
+    """What the module holds of a document."""
+
+    table: Table
+    list_params: List[str]
+
+
+def read_document(path: Path, decisions: Decisions) -> Derived:
+    """Return what is derived from the document in this file."""
     with path.open(encoding="utf-8") as file:
         document = json.load(file)
     try:
-        return derived_table(document, decisions)
+        table = derived_table(document, decisions)
+        return Derived(table, derived_list_params(document))
     except (AttributeError, LookupError, TypeError) as error:
         raise DocumentError(f"no OpenAPI document: {error!r}") from error
 
 
-def compare(path: Path, table: Table, write: bool) -> int:
+def compare(path: Path, derived: Derived, write: bool) -> int:
     """Print how the module differs, and change it or not; 1 if it does."""
     kept = read_module(path)
-    wanted = kept.with_table(table)
+    table, list_params = derived
+    wanted = kept.with_table(table).with_list_params(list_params)
     found = list(differences(table, kept.table()))
+    found += name_differences(list_params, kept.list_params())
     if not found and kept != wanted:
         found = ["layout   the same rows are written in another way"]
     if write and found:
@@ -857,14 +976,15 @@ def main(
     options = parser.parse_args(arguments)
     subject = options.document
     try:
-        table = read_document(options.document, decisions)
+        derived = read_document(options.document, decisions)
         subject = options.module
         if options.check or options.write:
-            return compare(options.module, table, options.write)
+            return compare(options.module, derived, options.write)
     except (OSError, ValueError, DocumentError, ModuleError) as error:
         print(f"{subject}: {error}", file=sys.stderr)
         return 2
-    print(table_text(table), end="")
+    print(table_text(derived.table))
+    print(list_params_text(derived.list_params), end="")
     return 0
 
 

@@ -67,6 +67,8 @@ def _also(operation: Any) -> str:
         notes.append("From")
     if operation.early_access:
         notes.append(f"early access: {operation.early_access}")
+    if operation.is_optional:
+        notes.append("response wrapper optional")
     for name in sorted(operation.plain_params):
         notes.append(f"{name} without []")
     return "; ".join(notes)
