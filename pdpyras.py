@@ -54,6 +54,7 @@ import unicodedata
 import warnings
 import weakref
 from collections import abc, deque
+from contextlib import suppress
 from copy import copy
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -1595,16 +1596,89 @@ def _pop(pairs: List[Tuple[str, Any]], name: str) -> Any:
     return values[-1] if values else None
 
 
+def _as_lists(pairs: List[Tuple[str, Any]]) -> List[Tuple[str, Any]]:
+    """The parameters with lists in place of any other iterables."""
+    listed = []
+    for name, value in pairs:
+        is_scalar = isinstance(value, (str, bytes, abc.Mapping))
+        if not is_scalar and hasattr(value, "__iter__"):
+            value = [item for item in value if item is not None]
+        listed.append((name, value))
+    return listed
+
+
 def _spell_param(name: Any, value: Any) -> Tuple[Any, Any]:
-    if isinstance(value, (str, bytes)):
+    subject = f"The query parameter {name!r}"
+    is_list = isinstance(value, list)
+    if is_list:
+        value = [_spell_query_value(subject, item) for item in value]
+    else:
+        value = _spell_query_value(subject, value)
+    if not isinstance(name, str) or name.endswith("[]") or value is None:
         return name, value
-    if hasattr(value, "__iter__") and not isinstance(value, abc.Mapping):
-        if isinstance(name, str) and not name.endswith("[]"):
-            name += "[]"
-        return name, [_spell_value(item) for item in value]
-    return name, _spell_value(value)
+    return f"{name}[]" if is_list or name in _LIST_PARAMS else name, value
 
 
+def _spell_query_value(subject: str, value: Any) -> Any:
+    if value is True or value is False:
+        return str(value).lower()
+    if isinstance(value, abc.Mapping):
+        raise ValueError(
+            f"{subject} is a dict, for which a query has no spelling. Give "
+            "its parts as parameters of their own."
+        )
+    return _spell_time(subject, value)
+
+
+def _spell_time(subject: str, value: Any) -> Any:
+    """ISO 8601 for a date or a time; any other value as it is.
+
+    Times are UTC with ``Z``, the one spelling that every endpoint takes.
+
+    :raises ValueError: the time might be any of several
+    """
+    if not isinstance(value, datetime):
+        return value.isoformat() if isinstance(value, date) else value
+    if value.utcoffset() is None:
+        raise ValueError(
+            f"{subject} is {value!r}, a datetime without a time zone, which "
+            "the API would read in the time zone of the account. Give it "
+            "one: value.astimezone() if it is local time, "
+            "value.replace(tzinfo=timezone.utc) if it is UTC."
+        )
+    try:
+        value = value.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError(f"{subject} is {value!r}: {error}.") from None
+    return str(value.replace(tzinfo=None).isoformat()) + "Z"
+
+
+def _spell_times(body: Any, name: Any = None) -> Any:
+    """A body for JSON with its dates and times as text.
+
+    What is without any is returned itself; the caller's is not changed.
+
+    :param name: of the property that holds it, for the exception's text
+    :raises ValueError: one of the times might be any of several
+    """
+    if isinstance(body, dict):
+        changes = {}
+        for key, value in body.items():
+            if value.__class__ is not str:  # Most are; this must be fast.
+                spelled = _spell_times(value, key)
+                if spelled is not value:
+                    changes[key] = spelled
+        return {**body, **changes} if changes else body
+    if isinstance(body, (list, tuple)):
+        items = [_spell_times(item, name) for item in body]
+        is_changed = any(new is not old for new, old in zip(items, body))
+        return items if is_changed else body
+    if isinstance(body, date):
+        return _spell_time(f"The value of {name!r} in the body", body)
+    return body
+
+
+# For events, which have rules of their own.
 def _spell_value(value: Any) -> Any:
     if value is True or value is False:
         return str(value).lower()
@@ -4512,18 +4586,39 @@ class PDSession(_FastTransport, _Transport):
     def normalize_params(self, params: Any) -> Any:
         """Spell query parameters as the API wants them.
 
-        The name of a list gets ``[]`` at its end, booleans are ``true`` and
-        ``false``, and points in time ISO 8601. A str or bytes, which is a
-        query already, comes back as it is.
+        The name of a list gets ``[]`` at its end, and so does a name that
+        PagerDuty's document spells so wherever it occurs (``statuses``,
+        ``include`` and others). Booleans are ``true`` and ``false``, dates
+        ISO 8601, and points in time are so, too, in UTC. An empty list is
+        left out with a :exc:`PDWarning`. A str or bytes, which is a query
+        already, comes back as it is.
 
         :param params: dict, or pairs (name, value); it is not changed
         :returns: a dict, or a list of pairs, for requests to encode
-        :raises ValueError: it is neither
+        :raises ValueError: it is neither; or a value is a dict, or a
+            datetime without a time zone
         """
         if params is None or isinstance(params, (str, bytes)):
             return params
-        pairs = [_spell_param(*pair) for pair in _as_pairs(params)]
+        filled = self._filled_params(_as_pairs(params))
+        pairs = [_spell_param(*pair) for pair in filled]
         return _as_params(pairs) if isinstance(params, abc.Mapping) else pairs
+
+    def _filled_params(
+        self, pairs: List[Tuple[str, Any]]
+    ) -> List[Tuple[str, Any]]:
+        """The parameters without empty lists, each of which is warned of."""
+        pairs = _as_lists(pairs)
+        for name, value in pairs:
+            if value == []:
+                warnings.warn(
+                    f"The query parameter {name!r} is empty and is left out: "
+                    "it filters nothing. Skip the request if nothing is what "
+                    "you want; None leaves a parameter out silently.",
+                    PDWarning,
+                    stacklevel=_callers_level(2),
+                )
+        return [(name, value) for name, value in pairs if value != []]
 
     def prepare_headers(
         self, method: str, user_headers: Optional[Mapping[str, Any]] = None
@@ -4569,9 +4664,17 @@ class PDSession(_FastTransport, _Transport):
         given = options.get("params")
         if given:
             options["params"] = self.normalize_params(given)
+        if isinstance(options.get("json"), (dict, list, tuple)):
+            options["json"] = self._spell_body(options["json"])
         if given or self.early_access:
             self._fit_to_endpoint(method, full_url, options, given)
         return options
+
+    def _spell_body(self, body: Any) -> Any:
+        """A body with what JSON does not know as the API wants it."""
+        with suppress(RecursionError):  # Encoding it will say what is wrong.
+            return _spell_times(body)
+        return body
 
     def _fit_to_endpoint(
         self, method: str, full_url: str, options: Dict[str, Any], given: Any
@@ -5362,6 +5465,7 @@ class APISession(PDSession):
         if json is not None and "limit" in json:
             pairs.append(("limit", json["limit"]))
         limit = self._page_limit(pairs, page_size, operation)
+        pairs = self._filled_params(pairs)  # Once, and not with each page.
         position = _PAGE_POSITIONS[operation.pagination](
             path, pairs, limit, total, json
         )
@@ -5665,6 +5769,9 @@ class _EventsSession(PDSession):
     __attrs__ = PDSession.__attrs__ + ["strict_events"]
 
     _key_in_body = True
+
+    def _spell_body(self, body: Any) -> Any:
+        return body
 
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]

@@ -127,7 +127,7 @@ def test_default_page_size_can_be_set(server, session):
         (
             "users",
             {"since": datetime(2023, 5, 1, tzinfo=timezone.utc)},
-            "since=2023-05-01T00%3A00%3A00%2B00%3A00&limit=2&offset=0",
+            "since=2023-05-01T00%3A00%3A00Z&limit=2&offset=0",
         ),
     ],
 )

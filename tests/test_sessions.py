@@ -7,7 +7,7 @@ import logging
 import pickle
 import re
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
 from types import MappingProxyType
@@ -500,7 +500,6 @@ EAST = timezone(timedelta(hours=2))
         ({"ids": {"a"}}, [("ids[]", "a")]),
         ({"ids": frozenset("a")}, [("ids[]", "a")]),
         ({"ids": iter(["a"])}, [("ids[]", "a")]),
-        ({"ids": []}, []),
         (
             [("ids", ["a", "b"]), ("x", 1)],
             [*[("ids[]", "a"), ("ids[]", "b")], ("x", "1")],
@@ -516,13 +515,33 @@ EAST = timezone(timedelta(hours=2))
             [("flags[]", "true"), ("flags[]", "false")],
         ),
         ({"zero": 0, "one": 1}, [("zero", "0"), ("one", "1")]),
-        ({"since": NOON}, [("since", "2024-05-06T12:00:00")]),
         (
             {"since": NOON.replace(tzinfo=EAST)},
-            [("since", "2024-05-06T12:00:00+02:00")],
+            [("since", "2024-05-06T10:00:00Z")],
+        ),
+        (
+            {"since": NOON.replace(tzinfo=timezone.utc, microsecond=20)},
+            [("since", "2024-05-06T12:00:00.000020Z")],
         ),
         ({"since": date(2024, 5, 6)}, [("since", "2024-05-06")]),
-        ({"at": [NOON]}, [("at[]", "2024-05-06T12:00:00")]),
+        (
+            {"at": [NOON.replace(tzinfo=EAST), date(2024, 5, 6)]},
+            [("at[]", "2024-05-06T10:00:00Z"), ("at[]", "2024-05-06")],
+        ),
+        # Spelled with brackets wherever the document has them.
+        ({"statuses": "triggered"}, [("statuses[]", "triggered")]),
+        ({"statuses[]": "triggered"}, [("statuses[]", "triggered")]),
+        ({"statuses": b"triggered"}, [("statuses[]", "triggered")]),
+        ({"user_ids": 1}, [("user_ids[]", "1")]),
+        ({"include": True}, [("include[]", "true")]),
+        (
+            [("include", "teams"), ("include", "users")],
+            [("include[]", "teams"), ("include[]", "users")],
+        ),
+        ({"statuses": None, "a": 1}, [("a", "1")]),
+        ("statuses=triggered", [("statuses", "triggered")]),
+        # With brackets at one endpoint, and a single value at others.
+        ({"status": "active"}, [("status", "active")]),
         ({"query": "J\xf6rg & Co"}, [("query", "J\xf6rg & Co")]),
         ({"query": b"bytes"}, [("query", "bytes")]),
         ({"query": None, "a": 1.5}, [("a", "1.5")]),
@@ -563,6 +582,167 @@ def test_parameters_are_not_changed(session):
 def test_parameters_add_to_those_of_the_url(server, session):
     session.get("users?query=J", params={"limit": 1})
     assert server.requests[0].query == [("query", "J"), ("limit", "1")]
+
+
+def test_a_single_value_and_a_list_are_asked_for_alike(server, session):
+    server.handler = lambda request: wire.Answer(json={"incidents": []})
+    list(session.iter_all("incidents", params={"statuses": "triggered"}))
+    list(session.iter_all("incidents", params={"statuses": ["triggered"]}))
+    list(session.iter_all("incidents?statuses=triggered"))
+    queries = [request.query for request in server.requests]
+    assert queries[0] == queries[1] == queries[2]
+    assert queries[0][0] == ("statuses[]", "triggered")
+
+
+@pytest.mark.parametrize("value", ["S1", ["S1"]])
+def test_an_endpoint_without_brackets_has_none(value, server, session):
+    session.get("standards/scores/services", params={"ids": value})
+    session.get("users", params={"ids": value})
+    assert [request.query for request in server.requests] == [
+        [("ids", "S1")],
+        [("ids[]", "S1")],
+    ]
+
+
+EMPTY = [[], (), set(), iter([]), [None]]
+
+
+@pytest.mark.parametrize("value", EMPTY, ids=repr)
+def test_an_empty_list_is_left_out_and_warned_of(value, server, session):
+    params = {"service_ids": value, "a": 1}
+    with pytest.warns(pdpyras.PDWarning, match="'service_ids'") as caught:
+        session.get("users", params=params)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert server.requests[0].query == [("a", "1")]
+
+
+def test_an_empty_list_is_warned_of_once_in_an_iteration(server, session):
+    server.reply(json={"users": [1], "more": True})
+    server.reply(json={"users": [2], "more": False})
+    with pytest.warns(pdpyras.PDWarning, match="'team_ids'") as caught:
+        users = session.list_all("users", params={"team_ids": []})
+    assert users == [1, 2]
+    assert [warning.filename for warning in caught] == [__file__]
+    assert "team_ids" not in str([r.query for r in server.requests])
+
+
+def test_an_iterator_filters_every_page(server, session):
+    server.reply(json={"users": [1], "more": True})
+    server.reply(json={"users": [2], "more": False})
+    session.list_all("users", params={"team_ids": iter(["T1"])})
+    for request in server.requests:
+        assert ("team_ids[]", "T1") in request.query
+
+
+@pytest.mark.parametrize(
+    "params, name, advice",
+    [
+        ({"filter": {"a": 1}}, "filter", "parameters of their own"),
+        ({"include": [{"a": 1}]}, "include", "parameters of their own"),
+        ([("filter", MappingProxyType({}))], "filter", "dict"),
+        ({"since": NOON}, "since", "time zone of the account"),
+        ({"at": [NOON]}, "at", "timezone.utc"),
+        (
+            {
+                "until": datetime.max.replace(
+                    tzinfo=timezone(-timedelta(1) / 2)
+                )
+            },
+            "until",
+            "out of range",
+        ),
+    ],
+    ids=repr,
+)
+def test_parameters_without_a_spelling(params, name, advice, server, session):
+    for call in (session.get, session.list_all):
+        with pytest.raises(ValueError) as caught:
+            call("users", params=params)
+        assert repr(name) in str(caught.value)
+        assert advice in str(caught.value)
+    assert not server.requests
+
+
+# ---------------------------------------------------------------------------
+# Times in bodies
+# ---------------------------------------------------------------------------
+
+Shift = namedtuple("Shift", "start user")
+
+
+@pytest.mark.parametrize(
+    "call, wrapped",
+    [
+        ("post", False),
+        ("put", False),
+        ("patch", False),
+        ("jpost", False),
+        ("jput", False),
+        ("rpost", True),
+        ("rput", True),
+        ("rpatch", True),
+    ],
+)
+def test_times_in_bodies_are_text(call, wrapped, server, session):
+    at = NOON.replace(tzinfo=EAST)
+    shifts = [{"start": at, "days": (date(2024, 5, 6), at)}, {"start": "now"}]
+    given = {"since": at, "shifts": shifts, "more": Shift(at, None), "n": 1}
+    before = copy.deepcopy(given)
+    server.reply(json={"user": {}})
+    getattr(session, call)("users/P1", json=given)
+    text = "2024-05-06T10:00:00Z"
+    sent = {
+        "since": text,
+        "shifts": [
+            {"start": text, "days": ["2024-05-06", text]},
+            {"start": "now"},
+        ],
+        "more": [text, None],
+        "n": 1,
+    }
+    assert server.requests[0].json == ({"user": sent} if wrapped else sent)
+    assert given == before
+    assert given["shifts"] is shifts
+    assert given["shifts"][0]["days"][1] is at
+
+
+def test_a_body_that_is_posted_page_by_page_may_hold_times(server, session):
+    at = NOON.replace(tzinfo=EAST)
+    server.reply(json={"data": [1], "more": True, "last": "x"})
+    server.reply(json={"data": [2], "more": False, "last": "y"})
+    body = {"filters": {"created_at_start": at}}
+    found = session.iter_all("analytics/raw/incidents", json=body)
+    assert list(found) == [1, 2]
+    for request in server.requests:
+        start = request.json["filters"]["created_at_start"]
+        assert start == "2024-05-06T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "body", [{"user": {"at": NOON}}, [{"at": [NOON]}], {"at": (1, NOON)}]
+)
+@pytest.mark.parametrize("call", ["post", "jput", "rpost"])
+def test_a_naive_time_in_a_body_is_refused(body, call, server, session):
+    with pytest.raises(ValueError, match="'at' in the body.*time zone"):
+        getattr(session, call)("users", json=body)
+    assert not server.requests
+
+
+def test_what_json_does_not_know_is_still_an_error(server, session):
+    circle = []
+    circle.append(circle)
+    for body in ({"a": {1, 2}}, {"a": timedelta(1)}, {"a": circle}, circle):
+        with pytest.raises((TypeError, pdpyras.PDClientError)):
+            session.post("users", json=body)
+    assert not server.requests
+
+
+def test_a_body_of_any_depth_is_sent(server, session):
+    body = []
+    for _ in range(400):
+        body = [body]
+    session.post("users", json=body)
+    assert server.requests[0].json == body
 
 
 # ---------------------------------------------------------------------------
