@@ -5770,9 +5770,6 @@ class _EventsSession(PDSession):
 
     _key_in_body = True
 
-    def _spell_body(self, body: Any) -> Any:
-        return body
-
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]
     ) -> Dict[str, Any]:

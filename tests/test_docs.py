@@ -495,6 +495,17 @@ def test_endpoint_page_holds_every_operation(html: Dict[str, bytes]) -> None:
         assert f" {endpoint} " in text, endpoint
 
 
+def test_endpoint_page_says_what_is_optional(html: Dict[str, bytes]) -> None:
+    page = html["endpoints.html"].decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    note = "response wrapper optional"
+    count = sum(o.is_optional for o in pdpyras._OPERATIONS.values())
+    assert count > 5
+    assert text.count(f" {note} ") == count + 1  # and where it is explained
+    path = "/workflows/integrations/{id}"
+    assert f" GET {path} integration {note} " in text
+
+
 def test_reference_holds_every_public_name(html: Dict[str, bytes]) -> None:
     page = html["reference.html"].decode()
     reexported = {"HTTPError", "PoolError", "RequestException", "time"}

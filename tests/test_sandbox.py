@@ -575,6 +575,14 @@ def _is_known(path):
         return False
 
 
+def test_an_ability_is_answered_without_a_body(box, session, client):
+    box.add("abilities", id="teams")
+    answer = client.get("/abilities/teams")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert session.rget("abilities/teams") is None
+    assert client.get("/abilities/sso").status_code == 404
+
+
 def test_records_are_created_read_updated_and_deleted(box, client):
     answer = client.post(
         "/users",

@@ -577,6 +577,8 @@ def test_parameters_are_not_changed(session):
         ("total", "true"),
     ]
     assert pairs == [("ids", ids), ("total", True)]
+    nothing = {"statuses": None, "since": None}
+    assert session.normalize_params(nothing) == nothing
 
 
 def test_parameters_add_to_those_of_the_url(server, session):
