@@ -2203,6 +2203,8 @@ class _Deadline:
 
 
 def _new_deadline(seconds: Any) -> _Deadline:
+    if isinstance(seconds, _Deadline):
+        return seconds  # Of a call that this one is a part of.
     is_number = isinstance(seconds, (int, float)) and seconds is not True
     if not is_number or not 0 < seconds < float("inf"):
         raise ValueError(
@@ -2210,6 +2212,22 @@ def _new_deadline(seconds: Any) -> _Deadline:
             f"{seconds!r}."
         )
     return _Deadline(seconds)
+
+
+class _SessionDeadline:
+    """Stands for a ``deadline`` that was not given: the session's counts."""
+
+    def __repr__(self) -> str:
+        return "session.deadline"
+
+
+_SESSION_DEADLINE: Any = _SessionDeadline()
+
+
+def _passed_on(deadline: Any) -> Dict[str, Any]:
+    """The keyword argument for the next method, if it was given."""
+    is_given = deadline is not _SESSION_DEADLINE
+    return {"deadline": deadline} if is_given else {}
 
 
 class _Progress:
@@ -4716,23 +4734,28 @@ class PDSession(_FastTransport, _Transport):
 
         :param method: HTTP method, in any case
         :param url: path or full URL
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :returns: the response, which may have an error status
         :raises PDClientError: the method is not permitted; no answer was
-            received; or the request cannot be made of these arguments
+            received; it is larger than :attr:`max_response_size`; or the
+            request cannot be made of these arguments
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         :raises PDHTTPError: status 401, unless ``retry`` has an entry for it
         :raises PDRateLimitError: the API asks for a longer wait than
             :attr:`max_rate_wait`
         :raises URLError: the URL is outside the API
-        :raises ValueError: headers, parameters or the timeout have an
-            unusable type
+        :raises ValueError: headers, parameters, the timeout or the deadline
+            have an unusable type
         """
         method = self._permitted(method)
         full_url = self.normalize_url(url)
         self._warn_of_plain_http(full_url)
         if args:
             _name_arguments(args, kwargs)
-        seconds = kwargs.pop("deadline", self.deadline)
-        deadline = None if seconds is None else _new_deadline(seconds)
+        seconds = kwargs.pop("deadline", _SESSION_DEADLINE)
+        deadline = self._begin_deadline(seconds)
         options = self._request_options(method, full_url, kwargs)
         attempts = _Attempts(self, method, full_url, options, deadline)
         options["headers"].progress = attempts.progress
@@ -4762,6 +4785,16 @@ class PDSession(_FastTransport, _Transport):
             if wait or not attempts.progress.needs_new_connection:
                 self._pause(sleep, wait, deadline)
             attempts.begin_again()
+
+    def _begin_deadline(self, seconds: Any) -> Optional[_Deadline]:
+        """The deadline of a call that begins now.
+
+        :param seconds: as given with the call
+        :raises ValueError: it is neither a positive number nor None
+        """
+        if seconds is _SESSION_DEADLINE:
+            seconds = self.deadline
+        return None if seconds is None else _new_deadline(seconds)
 
     def _attempt(
         self,
@@ -5229,6 +5262,7 @@ class APISession(PDSession):
         json: Any = None,
         prefetch: Optional[int] = None,
         paginate: Optional[bool] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> Iterator[Any]:
         """Iterate over the records of a collection, page after page.
 
@@ -5246,8 +5280,14 @@ class APISession(PDSession):
         :param prefetch: pages to ask for ahead, in place of
             :attr:`prefetch`
         :param paginate: deprecated; False gives the first page only
+        :param deadline: seconds in which the whole iteration ends, counted
+            from when its first record is asked for, in place of
+            :attr:`deadline`; None is without limit
         :raises URLError: it is no collection that this client knows
-        :raises ValueError: the page size is no positive int
+        :raises ValueError: the page size is no positive int, or the deadline
+            no positive number
+        :raises PDDeadlineError: the deadline has passed; it comes after the
+            records of the pages before
         :raises PDHTTPError: a page has an error status; see also
             :attr:`require_complete_results`
         :raises PDServerError: a page is not as the API promises
@@ -5264,6 +5304,7 @@ class APISession(PDSession):
                 page_size=page_size,
                 item_hook=item_hook,
                 **options,
+                **_passed_on(deadline),
             )
         method = "GET" if json is None else "POST"
         return self._iterate(
@@ -5277,6 +5318,7 @@ class APISession(PDSession):
             total=total,
             json=json,
             only_first=paginate is False,
+            deadline=deadline,
         )
 
     def iter_cursor(
@@ -5287,6 +5329,7 @@ class APISession(PDSession):
         item_hook: Optional[_ItemHook] = None,
         prefetch: Optional[int] = None,
         attribute: Optional[str] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> Iterator[Any]:
         """Iterate over the records of a collection with cursors.
 
@@ -5298,8 +5341,12 @@ class APISession(PDSession):
         :param prefetch: pages to ask for ahead, in place of
             :attr:`prefetch`; with cursors, one at most is possible
         :param attribute: deprecated; name of the property with the records
+        :param deadline: seconds for the whole iteration; see
+            :meth:`iter_all`
         :raises URLError: it is no collection that is paginated by cursor
-        :raises ValueError: the page size is no positive int
+        :raises ValueError: the page size is no positive int, or the deadline
+            no positive number
+        :raises PDDeadlineError: the deadline has passed
         :raises PDHTTPError: a page has an error status; see also
             :attr:`require_complete_results`
         :raises PDServerError: a page is not as the API promises
@@ -5317,7 +5364,14 @@ class APISession(PDSession):
         if attribute:
             operation = operation._replace(response=attribute)
         return self._iterate(
-            url, path, operation, params, page_size, item_hook, prefetch
+            url,
+            path,
+            operation,
+            params,
+            page_size,
+            item_hook,
+            prefetch,
+            deadline=deadline,
         )
 
     def list_all(self, url: str, **kwargs: Any) -> List[Any]:
@@ -5352,6 +5406,7 @@ class APISession(PDSession):
         attribute: str = "name",
         params: Any = None,
         prefetch: Optional[int] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> Optional[Any]:
         """The first record whose attribute is the query, case aside.
 
@@ -5363,6 +5418,8 @@ class APISession(PDSession):
         :param params: more query parameters
         :param prefetch: pages to ask for ahead, in place of
             :attr:`prefetch`
+        :param deadline: seconds for the whole search, in place of
+            :attr:`deadline`; None is without limit
         :returns: the record, or None
         :raises PDClientError: as :meth:`iter_all` does
         """
@@ -5370,6 +5427,7 @@ class APISession(PDSession):
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
         pairs.append(("query", query))
         options = _without_none(prefetch=prefetch)
+        options.update(_passed_on(deadline))
         params = _as_params(pairs)
         for item in self.iter_all(resource, params=params, **options):
             value = item.get(attribute) if isinstance(item, dict) else None
@@ -5383,6 +5441,7 @@ class APISession(PDSession):
         attr: str,
         values: Mapping[str, Any],
         update: bool = False,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> Any:
         """Create a resource unless there is one with the same attribute.
 
@@ -5390,6 +5449,8 @@ class APISession(PDSession):
         :param attr: name of the attribute by which resources are compared
         :param values: the resource as it shall be
         :param update: if there is one that differs, update it
+        :param deadline: seconds for the search and the write together, in
+            place of :attr:`deadline`; None is without limit
         :returns: the resource as it is then
         :raises ValueError: the values lack the attribute
         :raises PDHTTPError: the API refuses what is asked of it
@@ -5399,14 +5460,25 @@ class APISession(PDSession):
                 f"The values must contain {attr!r}, by which an existing "
                 "resource is looked for."
             )
-        existing = self.find(resource, values[attr], attribute=attr)
+        options = self._shared_deadline(deadline)
+        existing = self.find(resource, values[attr], attribute=attr, **options)
         if existing is None:
-            return self.rpost(resource, json=values)
+            return self.rpost(resource, json=values, **options)
         if update and not _is_within(values, existing):
             changed = dict(existing)
             changed.update(values)
-            return self.rput(existing, json=changed)
+            return self.rput(existing, json=changed, **options)
         return existing
+
+    def _shared_deadline(self, seconds: Any) -> Dict[str, Any]:
+        """The keyword argument for several requests that end together.
+
+        Where there is nothing to say it is left out: a method that a
+        subclass or a test has put in need not know it.
+        """
+        if seconds is _SESSION_DEADLINE and self.deadline is None:
+            return {}
+        return {"deadline": self._begin_deadline(seconds)}
 
     def _collection(self, method: str, path: str) -> _Operation:
         """How a collection's records, named by the wrapper, are asked for.
@@ -5455,6 +5527,7 @@ class APISession(PDSession):
         total: bool = False,
         json: Any = None,
         only_first: bool = False,
+        deadline: Any = _SESSION_DEADLINE,
     ) -> Iterator[Any]:
         """Check what is asked for, and iterate over the records."""
         endpoint, pairs = _split_query(url, params)
@@ -5476,26 +5549,47 @@ class APISession(PDSession):
             raise ValueError(
                 f"prefetch must be at most {_MAX_PREFETCH}, not {ahead}."
             )
+        self._begin_deadline(deadline)  # So that a wrong one is said at once.
         located = _locate(self.url, endpoint)
-        fetch = partial(self._fetch_page, located, operation.response)
-        source = _PagesOnDemand(fetch)
-        if ahead and not only_first:
-            located.unwanted = threading.Event()
-            source = _PagesAhead(fetch, ahead, located.unwanted)
-        return self._records(position, source, item_hook, only_first)
+        open_source = partial(
+            self._open_source,
+            located,
+            operation.response,
+            0 if only_first else ahead,
+        )
+        return self._records(
+            position, open_source, item_hook, only_first, deadline
+        )
+
+    def _open_source(
+        self, url: _LocatedURL, wrapper: Any, ahead: int, options: Any
+    ) -> _PagesOnDemand:
+        """Where the pages of an iteration come from.
+
+        :param ahead: pages to ask for ahead
+        :param options: keyword arguments of the requests
+        """
+        fetch = partial(self._fetch_page, url, wrapper, options)
+        if not ahead:
+            return _PagesOnDemand(fetch)
+        url.unwanted = threading.Event()
+        return _PagesAhead(fetch, ahead, url.unwanted)
 
     def _records(
         self,
         position: Optional[_PagePosition],
-        source: _PagesOnDemand,
+        open_source: Callable[[Dict[str, Any]], _PagesOnDemand],
         item_hook: Optional[_ItemHook],
         only_first: bool,
+        deadline: Any,
     ) -> Iterator[Any]:
         """The records of all pages, from a position on."""
         count = 0
         if position is not None and position.refusal:
             self.log.warning("%s", position.refusal)
             return
+        options = self._shared_deadline(deadline)
+        source = open_source(options)
         try:
             while position is not None:
                 page = self._page_or_end(source, position)
@@ -5514,6 +5608,8 @@ class APISession(PDSession):
                 if shortfall:
                     self.log.warning("%s", shortfall)
                 position = position.next_page(page)
+                if position is not None and options:
+                    _check_time_left(options["deadline"], page.response, count)
                 del page  # Let go of this page before the next one is read.
         finally:
             source.close()
@@ -5532,14 +5628,36 @@ class APISession(PDSession):
             return None
 
     def _fetch_page(
-        self, url: str, wrapper: Any, query: Any, body: Any
+        self,
+        url: str,
+        wrapper: Any,
+        options: Dict[str, Any],
+        query: Any,
+        body: Any,
     ) -> _Page:
-        options = {"params": _as_params(query)}
+        params = _as_params(query)
         if body is None:
-            response = self.get(url, **options)
+            response = self.get(url, params=params, **options)
         else:
-            response = self.post(url, json=body, **options)
+            response = self.post(url, json=body, params=params, **options)
         return _read_page(successful_response(response), wrapper)
+
+
+def _check_time_left(
+    deadline: Optional[_Deadline], response: Any, count: int
+) -> None:
+    """Ask for no page after the deadline of an iteration.
+
+    :param response: the last page
+    :param count: records that were given
+    """
+    if deadline is not None and deadline.left() <= 0:
+        raise PDDeadlineError(
+            f"{_request_line(response)}: the deadline of {deadline.seconds:g} "
+            f"s has passed. {count} records were given; the next page is not "
+            "asked for.",
+            response,
+        )
 
 
 def _is_within(part: Any, whole: Any) -> bool:
@@ -5778,10 +5896,12 @@ class _EventsSession(PDSession):
             options["json"] = dict(options["json"], routing_key=self.api_key)
         return options
 
-    def _submit(self, path: str, event: Dict[str, Any]) -> Any:
+    def _submit(self, path: str, event: Dict[str, Any], deadline: Any) -> Any:
         """Send an event, shortened if need be; return the response."""
+        options = _passed_on(deadline)
         response = successful_response(
-            self.post(path, json=self._fitted(event)), "sending an event"
+            self.post(path, json=self._fitted(event), **options),
+            "sending an event",
         )
         method = getattr(response.request, "method", None)
         if getattr(response, "history", None) and method == "GET":
@@ -5846,6 +5966,7 @@ class EventsAPISession(_EventsSession):
         client: Optional[str] = None,
         client_url: Optional[str] = None,
         timestamp: Union[None, str, datetime] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> str:
         """Trigger an alert, or add to the one with the same dedup_key.
 
@@ -5864,11 +5985,15 @@ class EventsAPISession(_EventsSession):
         :param client: name of the monitoring system
         :param client_url: its URL
         :param timestamp: when it was noticed (ISO 8601); None: now
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :returns: the dedup_key of the alert
         :raises ValueError: summary or source is no non-empty str; the
             severity is none of these; payload or custom_details is no dict;
             or the event is larger than the API takes, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         """
         content = {"summary": summary, "source": source, "severity": severity}
         more = _without_none(
@@ -5883,44 +6008,72 @@ class EventsAPISession(_EventsSession):
         properties = _without_none(
             images=images, links=links, client=client, client_url=client_url
         )
+        properties.update(_passed_on(deadline))
         return self.send_event(
             "trigger", dedup_key=dedup_key, payload=content, **properties
         )
 
-    def acknowledge(self, dedup_key: str) -> str:
+    def acknowledge(
+        self,
+        dedup_key: str,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+    ) -> str:
         """Acknowledge an alert.
 
         :param dedup_key: identity of the alert, as ``trigger`` returned it
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :returns: the same
         :raises ValueError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         """
-        return self.send_event("acknowledge", dedup_key=dedup_key)
+        options = _passed_on(deadline)
+        return self.send_event("acknowledge", dedup_key=dedup_key, **options)
 
-    def resolve(self, dedup_key: str) -> str:
+    def resolve(
+        self,
+        dedup_key: str,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+    ) -> str:
         """Resolve an alert.
 
         :param dedup_key: identity of the alert, as ``trigger`` returned it
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :returns: the same
         :raises ValueError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         """
-        return self.send_event("resolve", dedup_key=dedup_key)
+        options = _passed_on(deadline)
+        return self.send_event("resolve", dedup_key=dedup_key, **options)
 
     def send_event(
-        self, action: str, dedup_key: Optional[str] = None, **properties: Any
+        self,
+        action: str,
+        dedup_key: Optional[str] = None,
+        *,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+        **properties: Any,
     ) -> str:
         """Send an event of any kind.
 
         :param action: ``trigger``, ``acknowledge`` or ``resolve``
         :param dedup_key: identity of the alert; only ``trigger`` may do
             without
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :param properties: the other properties of the event
         :returns: the dedup_key of the alert
         :raises ValueError: the action is none of these; the dedup_key is
             missing or over 255 characters; payload or custom_details is no
             dict; or the event is too large, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         """
         actions = ("trigger", "acknowledge", "resolve")
         if action not in actions:
@@ -5938,12 +6091,17 @@ class EventsAPISession(_EventsSession):
                 f"To {action} an alert, its dedup_key (a non-empty str) is "
                 f"needed; it is {dedup_key!r}."
             )
-        response = self._submit("/v2/enqueue", event)
+        response = self._submit("/v2/enqueue", event, deadline)
         key = _content(response, try_decoding(response), "dedup_key")
         if not isinstance(key, str) or not key:
             got = truncate_text(_redacted(repr(key), response))
             raise _schema_error(response, "a str at 'dedup_key'", got)
         return key
+
+    def _is_idempotent(self, options: Dict[str, Any]) -> bool:
+        # Events with the same dedup_key are about the same alert.
+        event = options.get("json")
+        return isinstance(event, abc.Mapping) and bool(event.get("dedup_key"))
 
 
 class ChangeEventsAPISession(_EventsSession):
@@ -5967,6 +6125,7 @@ class ChangeEventsAPISession(_EventsSession):
         custom_details: Optional[Mapping[str, Any]] = None,
         links: Optional[Sequence[Mapping[str, Any]]] = None,
         timestamp: Union[None, str, datetime] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
     ) -> Optional[str]:
         """Submit a change event.
 
@@ -5975,9 +6134,13 @@ class ChangeEventsAPISession(_EventsSession):
         :param custom_details: anything else worth knowing
         :param links: links to show (dicts with ``href``)
         :param timestamp: when it changed (ISO 8601); None is now
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :returns: the id of the event, if the API tells
         :raises ValueError: custom_details is no dict
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         """
         payload = {
             "summary": summary,
@@ -5987,19 +6150,30 @@ class ChangeEventsAPISession(_EventsSession):
             _without_none(source=source, custom_details=custom_details)
         )
         return self.send_change_event(
-            payload=payload, **_without_none(links=links)
+            payload=payload,
+            **_without_none(links=links),
+            **_passed_on(deadline),
         )
 
-    def send_change_event(self, **properties: Any) -> Optional[str]:
+    def send_change_event(
+        self,
+        *,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+        **properties: Any,
+    ) -> Optional[str]:
         """Send a change event of any content.
 
+        :param deadline: seconds in which the call ends, whatever happens, in
+            place of :attr:`deadline`; None is without limit
         :param properties: the properties of the event
         :returns: the id of the event, if the API tells
         :raises ValueError: payload or custom_details is no dict
         :raises PDHTTPError: the API refuses the event
+        :raises PDDeadlineError: the deadline has passed, or the next attempt
+            would begin after it
         :raises PDServerError: the answer is no object
         """
-        response = self._submit("/v2/change/enqueue", properties)
+        response = self._submit("/v2/change/enqueue", properties, deadline)
         body = try_decoding(response)
         if not isinstance(body, dict):
             raise _schema_error(response, "an object", type(body).__name__)
