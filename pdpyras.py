@@ -2409,10 +2409,11 @@ class _Attempts:
         :returns: seconds to wait before the next attempt
         :raises PDClientError: if the request must not be retried
         """
-        reason = self._reason(error)
+        is_late = self._deadline is not None and self._deadline.left() <= 0
+        reason = self._reason(error, is_late)
         is_sent = self._is_sent(error)
         _forget_frames(error, self._handled)
-        if self._deadline is not None and self._deadline.left() <= 0:
+        if is_late:
             raise PDDeadlineError(self._past_deadline(reason)) from error
         if not _is_transient(error):
             received = getattr(error, "response", None)
@@ -2611,16 +2612,22 @@ class _Attempts:
             wait = min(wait, longest)
         return min(wait, _MAX_RETRY_AFTER)
 
-    def _reason(self, error: BaseException) -> str:
+    def _reason(self, error: BaseException, is_late: bool) -> str:
+        """What happened, in words.
+
+        :param is_late: it was the deadline, not the timeout, that passed
+        """
         if isinstance(error, requests.exceptions.Timeout):
             timed_out = isinstance(error, requests.exceptions.ConnectTimeout)
             if timed_out or not self._is_sent(error):
-                return f"No connection within {self._seconds(0)}."
-            return f"No answer within {self._seconds(1)}."
+                return f"No connection within {self._seconds(0, is_late)}."
+            return f"No answer within {self._seconds(1, is_late)}."
         return f"{_root_cause(error).rstrip('.')}."
 
-    def _seconds(self, part: int) -> str:
+    def _seconds(self, part: int, is_late: bool) -> str:
         """The timeout in words: of connecting (0), or of reading (1)."""
+        if is_late:
+            return "that time"
         timeout = self._timeout
         if isinstance(timeout, tuple) and len(timeout) == 2:
             timeout = timeout[part]
@@ -3556,11 +3563,10 @@ class _PlainConnection(HTTPConnection):
                 left = _Seconds(max(min(timeout, deadline.left()), 0))
                 left.progress = timeout.progress
                 self.timeout = left
-                is_last = number == len(addresses) or deadline.left() <= 0
                 try:
                     return super()._new_conn()
                 except (OSError, HTTPError):
-                    if is_last:
+                    if number == len(addresses) or deadline.left() <= 0:
                         raise
         finally:
             self.host, self.timeout = host, timeout

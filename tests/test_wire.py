@@ -160,9 +160,81 @@ def test_refused_until_it_listens_again(server):
 
 
 def test_faults_that_do_not_exist_are_refused(server):
-    for kind, stage in (("explode", "body"), ("reset", "lunch")):
+    for kind, stage in (
+        ("explode", "body"),
+        ("reset", "lunch"),
+        ("drip", "connect"),
+    ):
         with pytest.raises(ValueError):
             server.fault(kind, stage)
+
+
+@pytest.mark.parametrize("stage", ["status", "headers", "body"])
+def test_a_drip_comes_byte_by_byte(stage, server):
+    server.fault("drip", stage, answer=wire.Answer(body=b"0123456789"))
+    with socket.create_connection(server.address, timeout=5) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        mark = {"status": b"HTTP/1.", "headers": b"Length: "}.get(
+            stage, b"789"
+        )
+        received, pieces = b"", []
+        while mark not in received:
+            pieces.append(raw.recv(100))
+            received += pieces[-1]
+    assert [len(piece) for piece in pieces[-3:]] == [1, 1, 1]
+
+
+def test_a_drip_at_the_request_is_read_in_sips(server):
+    server.fault("drip", "request")
+    with socket.create_connection(server.address, timeout=0.2) as raw:
+        raw.sendall(b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n")
+        with pytest.raises(socket.timeout):
+            raw.sendall(b"x" * 99999999)
+
+
+def test_a_deaf_server_reads_nothing(server):
+    server.fault("deaf", "connect")
+    with socket.create_connection(server.address, timeout=0.2) as raw:
+        with pytest.raises(socket.timeout):
+            raw.sendall(b"x" * 99999999)
+
+
+def test_interim_answers_come_before_the_answer(server):
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    server.reply(body=b"late", before=[early] * 2)
+    with socket.create_connection(server.address, timeout=5) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        with raw.makefile("rb") as stream:
+            received = stream.read()
+    assert received.startswith(early * 2 + b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\nlate")
+
+
+def test_a_body_may_end_with_the_stream(server):
+    server.reply(body=b"all", until_close=True)
+    answer = get(server)
+    assert answer.content == b"all"
+    assert "Content-Length" not in answer.headers
+
+
+@pytest.mark.parametrize("kind", ["stall", "drip"])
+def test_a_proxy_that_opens_its_tunnel_slowly(kind, trust):
+    with wire.Proxy() as proxy:
+        proxy.fault = kind
+        with pytest.raises(requests.RequestException):
+            requests.get(
+                "https://127.0.0.1:1/",
+                proxies={"https": proxy.url},
+                timeout=0.01,
+            )
+    assert [r.method for r in proxy.requests] == ["CONNECT"]
+
+
+def test_a_proxy_that_refuses_a_tunnel():
+    with wire.Proxy() as proxy:
+        proxy.refusal = wire.Answer(407)
+        with pytest.raises(requests.ConnectionError, match="407"):
+            requests.get("https://127.0.0.1:1/", proxies={"https": proxy.url})
 
 
 def test_an_error_in_the_handler_fails_the_test():

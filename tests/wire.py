@@ -24,8 +24,10 @@ Stages, in the order in which an exchange meets them:
 Faults: ``refuse`` (nothing listens until ``server.listen()``), ``reset``
 (TCP RST), ``close`` and its other name ``truncate`` (an orderly end of the
 stream), ``stall`` (silence until the client gives up), ``garbage`` (bytes
-that mean nothing), and, of the body only, ``gzip-truncated`` (half a gzip
-stream under a Content-Length that is right) and ``wrong-length`` (more
+that mean nothing), ``drip`` (a byte at a time, with a pause after each; at
+stage ``request`` it is the server that reads in small sips), ``deaf`` (nothing
+is read, and nothing answered), and, of the body only, ``gzip-truncated`` (half
+a gzip stream under a Content-Length that is right) and ``wrong-length`` (more
 bytes than Content-Length announces).
 """
 
@@ -51,6 +53,7 @@ from typing import (
     Callable,
     Deque,
     Dict,
+    Iterable,
     List,
     Mapping,
     Optional,
@@ -70,11 +73,15 @@ FAULTS = (
     "truncate",
     "stall",
     "garbage",
+    "drip",
+    "deaf",
     "gzip-truncated",
     "wrong-length",
 )
 GARBAGE = b"\x00\xff\xfe no such protocol \x80\r\n\r\n"
 JOIN_SECONDS = 5
+DRIP_SECONDS = 0.05
+SIP_SIZE = 32768
 
 
 class Request:
@@ -108,6 +115,9 @@ class Answer:
     ``headers`` may be a list of pairs, to repeat a name. ``gzip`` encodes
     the body. ``chunks`` sends it in so many chunks instead of under a
     Content-Length. ``raw`` is sent as it stands, then the stream ends.
+    ``before`` are bytes to send before all that, one after the other: interim
+    answers, without end if the iterable has none. With ``until_close`` the
+    body has no length: the end of the stream is its end.
     """
 
     def __init__(
@@ -119,6 +129,8 @@ class Answer:
         gzip: bool = False,
         chunks: int = 0,
         raw: Optional[bytes] = None,
+        before: Iterable[bytes] = (),
+        until_close: bool = False,
     ) -> None:
         self.status = status
         self.json = json
@@ -127,6 +139,8 @@ class Answer:
         self.gzip = gzip
         self.chunks = chunks
         self.raw = raw
+        self.before = before
+        self.until_close = until_close
 
     def content(self) -> bytes:
         """The body before it is chunked."""
@@ -170,7 +184,7 @@ class Answer:
             fields.append(("Connection", "close"))
         if self.chunks:
             fields.append(("Transfer-Encoding", "chunked"))
-        elif self.status != 204:
+        elif self.status != 204 and not self.until_close:
             size = len(body) if length is None else length
             fields.append(("Content-Length", str(size)))
         overridden = {name.lower() for name, _ in given}
@@ -190,7 +204,10 @@ class Fault:
         at: Optional[int] = None,
         answer: Optional[Answer] = None,
     ) -> None:
-        if kind not in FAULTS or stage not in STAGES:
+        stages = STAGES
+        if kind == "drip":
+            stages = ("request", "status", "headers", "body")
+        if kind not in FAULTS or stage not in stages:
             raise ValueError(f"no such fault: {kind!r} at {stage!r}")
         self.kind = kind
         self.stage = stage
@@ -229,6 +246,7 @@ class Link:
         self.sock = sock
         self.number = number
         self.buffer = b""
+        self.ended = threading.Event()
 
     def more(self) -> bool:
         """Wait for bytes; False at the end of the stream."""
@@ -272,6 +290,7 @@ class Link:
 
     def wake(self) -> None:
         """End both directions, so that no thread waits for this one."""
+        self.ended.set()
         try:
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
         except OSError:
@@ -287,6 +306,19 @@ class Link:
         while socket.socket.recv(self.sock, 65536):
             pass
 
+    def drip(self, data: bytes) -> None:
+        """Send a byte at a time, until the client leaves."""
+        for start in range(len(data)):
+            self.sock.sendall(data[start : start + 1])
+            if select.select([self.sock], [], [], DRIP_SECONDS)[0]:
+                return
+
+    def sip(self) -> None:
+        """Read a little at a time, until the client leaves."""
+        while not self.ended.wait(DRIP_SECONDS):
+            if not self.sock.recv(SIP_SIZE):
+                return
+
     def reset(self) -> None:
         """Drop the connection with a TCP RST."""
         self.sock.setsockopt(
@@ -298,6 +330,11 @@ class Link:
         """Let the connection end in the way of this fault."""
         if kind == "reset":
             return self.reset()
+        if kind == "drip":
+            return self.sip()
+        if kind == "deaf":
+            self.ended.wait()
+            return None
         if kind == "garbage":
             socket.socket.sendall(self.sock, GARBAGE)
         if kind != "stall":
@@ -547,13 +584,17 @@ class Server(Listener):
         return step
 
     def _answer(self, link: Link, request: Request, answer: Answer) -> bool:
+        for interim in answer.before:
+            link.sock.sendall(interim)
         if answer.raw is not None:
             link.sock.sendall(answer.raw)
             link.hang_up()
             return False
-        closing = request.headers.get(
-            "Connection", ""
-        ).lower() == "close" or self._next_meets("connect", "tls")
+        closing = (
+            request.headers.get("Connection", "").lower() == "close"
+            or answer.until_close
+            or self._next_meets("connect", "tls")
+        )
         link.sock.sendall(
             b"".join(answer.parts(request.method, close=closing))
         )
@@ -604,6 +645,9 @@ class Server(Listener):
         if fault.kind == "garbage":
             link.sock.sendall(GARBAGE * (1 + len(parts[index]) // 10))
             link.hang_up()
+        elif fault.kind == "drip":
+            link.drip(parts[index][at:] + b"".join(parts[index + 1 :]))
+            link.hang_up()
         else:
             link.strike(fault.kind)
         return False
@@ -614,12 +658,16 @@ class Proxy(Listener):
 
     ``requests`` holds what passed (of a tunnel: the CONNECT). ``routes``
     maps ``'host:port'`` to the address that stands in for it. Whatever is
-    neither there nor on loopback is answered 502: nothing leaves.
+    neither there nor on loopback is answered 502: nothing leaves. ``fault``:
+    how it fails those that want a tunnel, ``"stall"`` or ``"drip"``;
+    ``refusal``: the answer that it gives them instead.
     """
 
     def __init__(self, routes: Optional[Dict[str, Address]] = None) -> None:
         self.requests: List[Request] = []
         self.routes = routes or {}
+        self.fault = ""
+        self.refusal: Optional[Answer] = None
         super().__init__()
 
     @property
@@ -632,6 +680,8 @@ class Proxy(Listener):
         if request is None:
             return
         self.requests.append(request)
+        if request.method == "CONNECT" and (self.fault or self.refusal):
+            return self._fail(link)
         if request.method == "CONNECT":
             target, first = request.target, b""
         else:
@@ -649,6 +699,16 @@ class Proxy(Listener):
             else:
                 link.sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             self._relay(link.sock, upstream)
+
+    def _fail(self, link: Link) -> None:
+        answer = self.refusal or Answer(200, body=b"x" * 100)
+        head = b"".join(answer.parts("GET", close=True))
+        if self.fault == "drip":
+            link.drip(head)
+        elif self.fault != "stall":
+            link.sock.sendall(head)
+            link.hang_up()
+        link.drain()
 
     def _address(self, target: str) -> Optional[Address]:
         if target in self.routes:
