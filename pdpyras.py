@@ -89,6 +89,7 @@ from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
 from requests.exceptions import (
     ChunkedEncodingError,
+    ContentDecodingError,
     InvalidURL,
     RequestException,
 )
@@ -104,6 +105,7 @@ from urllib3.exceptions import (
     PoolError,
     UnrewindableBodyError,
 )
+from urllib3.response import ContentDecoder
 from urllib3.util import Timeout
 
 __version__ = "6.0.0"
@@ -226,6 +228,7 @@ _WRITES_JSON = ("POST", "PUT", "PATCH")
 
 # Sending these twice is the same as sending them once (RFC 9110, 9.2.2).
 _IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
+_AMBIGUOUS = ("POST", "PATCH")
 
 # Hosts that serve the same API in different service regions, a row for each
 # API. A ``self`` link may name any of its row (PagerDuty, "Service Regions").
@@ -1967,7 +1970,15 @@ def _endpoint_hint(response: Any) -> str:
     return ""
 
 
-_HINTS.append(_endpoint_hint)
+def _ambiguity_hint(response: Any) -> str:
+    """What a gateway's answer to a write leaves open."""
+    method = getattr(getattr(response, "request", None), "method", None)
+    if response.status_code not in (502, 504) or method not in _AMBIGUOUS:
+        return ""
+    return "The API may or may not have carried the request out."
+
+
+_HINTS += [_endpoint_hint, _ambiguity_hint]
 
 
 def _close(response: Any) -> None:
@@ -3505,6 +3516,10 @@ class _Answer(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"")
         if self.status == 408:
             self.will_close = True  # So that it is not asked once more.
+        if self.status in (204, 304) and self.chunked:
+            # They have no body, whatever they say (RFC 9112, 6.3).
+            self.chunked, self.length = False, 0
+            del self.headers["Transfer-Encoding"]
 
     def _safe_read(self, amt: int) -> bytes:
         # urllib3 reads the chunks of a body by this.
@@ -3846,11 +3861,18 @@ def _read_whole(response: Any, progress: _Progress) -> None:
         _ = response.content  # It is a stand-in's.
         return
     if max_size is not None:
-        _check_size(response, raw.length_remaining or 0, max_size)
+        if "Content-Encoding" not in raw.headers:
+            _check_size(response, raw.length_remaining or 0, max_size)
         limited = partial(_limited_stream, response, raw.stream, max_size)
         setattr(raw, "stream", limited)  # noqa: B010
     try:
         _ = response.content
+    except ContentDecodingError:
+        if _has_body(raw, progress):
+            raise
+        # To urllib3 an empty body is half a zstd stream.
+        response._content, response._content_consumed = b"", True
+        return
     except Exception as error:
         # urllib3 does not know all errors of the libraries that it uses.
         if type(error).__module__.partition(".")[0] in _DECODER_LIBRARIES:
@@ -3864,13 +3886,23 @@ def _read_whole(response: Any, progress: _Progress) -> None:
 
 
 def _limited_stream(
-    response: Any, stream: Any, max_size: int, *args: Any, **kwargs: Any
+    response: Any, stream: Any, max_size: int, amount: int, **kwargs: Any
 ) -> Iterator[bytes]:
+    encoding = response.headers.get("Content-Encoding")
+    if encoding and not _HAS_BOUNDED_DECODERS:
+        # So little at once that, a thousand times as long after each
+        # coding, it is a quarter of what is allowed.
+        codings = encoding.count(",") + 1
+        amount = max(min(amount, max_size // 4 // 1000**codings), 1)
     size = 0
-    for piece in stream(*args, **kwargs):
+    for piece in stream(amount, **kwargs):
         size += len(piece)
         _check_size(response, size, max_size)
         yield piece
+
+
+# urllib3 2.6 and later decompresses no more at once than was asked for.
+_HAS_BOUNDED_DECODERS = hasattr(ContentDecoder, "has_unconsumed_tail")
 
 
 def _check_size(response: Any, size: int, max_size: int) -> None:
@@ -3897,11 +3929,16 @@ def _check_whole(raw: HTTPResponse, progress: _Progress) -> None:
     # urllib3 takes half a compressed body for a whole one. An empty one is
     # whole: the length, or the chunks, have said so.
     decoder = getattr(raw, "_decoder", None)
-    if decoder is None or not (raw.tell() or progress.has_chunk):
+    if decoder is None or not _has_body(raw, progress):
         return
     for part in getattr(decoder, "_decoders", [decoder]):
         if not _is_at_end(part):
             raise ChunkedEncodingError("The compressed answer broke off.")
+
+
+def _has_body(raw: HTTPResponse, progress: _Progress) -> bool:
+    """Has anything come behind the headers?"""
+    return bool(raw.tell() or progress.has_chunk)
 
 
 def _is_at_end(decoder: Any) -> bool:
@@ -3910,7 +3947,9 @@ def _is_at_end(decoder: Any) -> bool:
     is_finished = getattr(stream, "is_finished", None)  # Of brotli.
     if is_finished is not None:
         return bool(is_finished())
-    return bool(getattr(stream, "eof", True) or getattr(decoder, "_state", 0))
+    # A gzip stream may have several parts; what is none is passed over.
+    is_passed_over = getattr(decoder, "_state", 0) == 2
+    return bool(getattr(stream, "eof", True) or is_passed_over)
 
 
 class _FastAdapter(_Adapter):
