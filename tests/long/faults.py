@@ -3,6 +3,7 @@
 
     python3 tests/long/faults.py          # run the matrix, print a table
     python3 tests/long/faults.py --quick  # the same, with fewer attempts
+    python3 tests/long/faults.py --limit 60  # no longer than that (seconds)
 
 The matrix is the product of ``STAGES``, ``FAULTS`` and ``METHODS``, each
 once with a fault that strikes a single time, and once with a fault that
@@ -11,11 +12,13 @@ lasts. ``impossible`` says of which pairs there are none, and why;
 session of its own, on loopback.
 
 Exit status: 0 if all promises were kept, 1 if one was not; each of those is
-printed in full.
+printed in full. It is 1 as well if the matrix has not ended by itself after
+``--limit`` seconds: then the stacks of all threads are printed.
 """
 
 import argparse
 import concurrent.futures
+import faulthandler
 import gzip
 import math
 import sys
@@ -57,6 +60,7 @@ FAULTS = (
     "close",
     "stall",
     "garbage",
+    "drip",
     "gzip-truncated",
     "wrong-length",
 )
@@ -64,6 +68,7 @@ METHODS = ("GET", "POST", "PUT", "DELETE", "iteration")
 
 USER = {"id": "P1", "type": "user", "name": "n" * 200}
 PAGE_SIZE, RECORDS = 2, 6
+LIMIT = 600  # seconds for the whole matrix
 PATIENCE = 20  # seconds, where no stall is expected
 SLACK = 10  # seconds that a busy machine may add to what a cell may take
 
@@ -82,6 +87,7 @@ class Settings(NamedTuple):
 
     max_network_attempts: int = 3
     timeout: float = 0.5  # seconds, where there is a stall
+    deadline: float = 1.0  # seconds, where an answer drips
 
 
 class Outcome(NamedTuple):
@@ -115,6 +121,9 @@ def impossible(stage: str, fault: str) -> str:
     has_body = stage == "body" or stage.startswith("chunk")
     if fault in ("gzip-truncated", "wrong-length") and not has_body:
         return "it is a fault of bodies"
+    is_answer = has_body or stage in ("sent", "status line", "headers")
+    if fault == "drip" and not is_answer:
+        return "only an answer can drip"
     return ""
 
 
@@ -157,6 +166,10 @@ def promise(
     if cell.fault == "stall":
         # Connecting, and then each read, may take as long as the timeout.
         bound += (most + needed) * 2 * settings.timeout
+    if cell.fault == "drip":
+        # No time limit but the deadline ends it, and nothing is left then.
+        bound += settings.deadline
+        return frozenset(["PDDeadlineError"]), range(1, 2), bound
     if cell.stage == "idle":
         return frozenset(["answer"]), range(needed, 2 * needed + 1), bound
     if looks_whole(cell):
@@ -327,6 +340,8 @@ def run(
         session.timeout = PATIENCE
         if tls is not None:
             session.verify = tls.ca_file
+        if cell.fault == "drip":
+            session.deadline = settings.deadline
         result, seconds = _strike(cell, settings, server, session)
         attempts = session.attempts
         server.script.clear()
@@ -371,6 +386,7 @@ def _strike(
 
 
 def _is_usable(session: CountingSession) -> bool:
+    session.deadline = None
     try:
         return all(
             session.rget("users/P1") == USER
@@ -419,7 +435,11 @@ def table(outcomes: "Dict[Cell, Outcome]", lasting: bool) -> str:
 
 
 def _words(cell: Cell, outcome: Outcome) -> str:
-    short = {"PDClientError": "error", "PDServerError": "server error"}
+    short = {
+        "PDClientError": "error",
+        "PDDeadlineError": "deadline",
+        "PDServerError": "server error",
+    }
     result = short.get(outcome.result, outcome.result)
     done = _needed(cell) if outcome.result == "answer" else 1
     return f"{result} {outcome.attempts - done}"
@@ -436,9 +456,13 @@ def main() -> int:
         description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--quick", action="store_true")
-    settings = QUICK if parser.parse_args().quick else Settings()
+    parser.add_argument("--limit", type=float, default=LIMIT)
+    options = parser.parse_args()
+    settings = QUICK if options.quick else Settings()
+    faulthandler.dump_traceback_later(options.limit, exit=True)
     started = time.monotonic()
     outcomes = run_all(settings)
+    faulthandler.cancel_dump_traceback_later()
     seconds = time.monotonic() - started
     print(
         "Stage by fault: what came of it, and after how many retries, with "
