@@ -38,6 +38,7 @@ rate limits, pagination, errors and wrapped entities.
 .. _Requests: https://requests.readthedocs.io/
 """
 
+import base64
 import contextlib
 import http.client
 import io
@@ -54,7 +55,6 @@ import unicodedata
 import warnings
 import weakref
 from collections import abc, deque
-from contextlib import suppress
 from copy import copy
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -68,11 +68,13 @@ from typing import (
     Dict,
     FrozenSet,
     Generic,
+    Iterable,
     Iterator,
     List,
     Mapping,
     NamedTuple,
     Optional,
+    Pattern,
     Sequence,
     Tuple,
     Type,
@@ -80,7 +82,13 @@ from typing import (
     Union,
     cast,
 )
-from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
+from urllib.parse import (
+    parse_qsl,
+    unquote,
+    unquote_plus,
+    urljoin,
+    urlsplit,
+)
 
 import requests
 from requests import Response
@@ -94,7 +102,7 @@ from requests.exceptions import (
     RequestException,
 )
 from requests.structures import CaseInsensitiveDict
-from requests.utils import default_user_agent
+from requests.utils import default_user_agent, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
@@ -287,37 +295,148 @@ class _Secret(str):
     def __repr__(self) -> str:
         return repr(last_4(self))
 
-    def __str__(self) -> str:
-        return self[:]
+
+class _SecretBytes(bytes):
+    """The same for bytes."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+def _masked(value: Any) -> Any:
+    """The same value, hidden from crash reports if it is a text."""
+    if isinstance(value, str):
+        return _Secret(value)
+    return _SecretBytes(value) if isinstance(value, bytes) else value
+
+
+def _spellings(character: str) -> str:
+    """A pattern of all ways in which an answer may spell a character.
+
+    As it is, percent-encoded, escaped in JSON or JavaScript, as an HTML
+    entity; the characters that introduce these may be encoded themselves.
+    """
+    import html.entities  # Takes a while, and is rarely needed.
+
+    code = ord(character)
+    names = [
+        name.rstrip(";")
+        for name, text in html.entities.html5.items()
+        if text == character
+    ]
+    references = [f"#0*{code}", f"#x0*{code:x}", *names]
+    octets = character.encode("utf-8", "surrogatepass")
+    ways = [
+        re.escape(character),
+        "".join(rf"%(?:25)*{octet:02x}" for octet in octets),
+        r"\\+" + re.escape(character) if character in "/\"\\'" else "",
+        rf"\\+u{code:04x}",
+        rf"\\+u\{{0*{code:x}\}}",
+        rf"\\+x{code:02x}" if code < 256 else "",
+        rf"(?:&|%26|\\+u0026)(?:amp;)*(?:{'|'.join(references)});?",
+    ]
+    encoded = "|".join(filter(None, ways[1:]))
+    return f"(?:{ways[0]}|(?i:{encoded}))"
+
+
+@lru_cache(maxsize=64)
+def _secret_pattern(secret: str) -> Pattern[str]:
+    # Zeros lie between the bytes of wider encodings.
+    return re.compile("\x00*".join(map(_spellings, secret)))
+
+
+def _hide(text: str, secrets: Collection[str]) -> str:
+    """The text, in which the secrets are unreadable, however spelled."""
+    for secret in secrets:
+        shown = last_4(secret).replace("\\", r"\\")
+        text = _secret_pattern(secret).sub(shown, text)
+    return text
 
 
 def _redacted(text: str, response: Any) -> str:
     """The text, in which the secrets of the request are unreadable."""
-    for secret in _secrets(getattr(response, "request", None)):
-        text = text.replace(secret, last_4(secret))
-    return text
+    return _hide(text, _secrets(getattr(response, "request", None)))
 
 
-def _secrets(request: Any) -> List[str]:
+def _presentable(text: str, response: Any) -> str:
+    """A text of a server for logs and terminals.
+
+    It is without secrets, line breaks and control characters.
+    """
+    # Control characters could lie within a secret, or be what remains of it.
+    return _redacted(_one_paragraph(_redacted(text, response)), response)
+
+
+# A routing key in a body, as JSON spells it or a form does.
+_KEY_IN_JSON = r'"routing_key"\s*:\s*("(?:[^"\\]|\\.)*")'
+_KEY_IN_FORM = r"(?:^|&)routing_key=([^&]*)"
+
+
+def _secrets(request: Any) -> Collection[str]:
     """The credentials that a request carried, in its header or its body."""
     if not isinstance(request, requests.PreparedRequest):
-        return []
+        return ()
+    found: List[str] = []
     headers: Mapping[str, Any] = request.headers or {}
-    authorization = headers.get("Authorization") or ""
-    if isinstance(authorization, bytes):
-        authorization = authorization.decode("latin-1")
-    found = [
-        credential.replace("token=", "", 1)
-        for credential in authorization.split()[-1:]
-    ]
+    for name in ("Authorization", "Proxy-Authorization"):
+        value = headers.get(name) or ""
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        found += [
+            credential.replace("token=", "", 1)
+            for credential in value.split()[-1:]
+        ]
     body = request.body
-    if isinstance(body, bytes) and b'"routing_key"' in body:
-        try:
-            found.append(json.loads(body.decode("utf-8"))["routing_key"])
-        except (ValueError, KeyError, TypeError):
-            pass
-    # Of a shorter one, last_4 shows everything.
-    return [key for key in found if isinstance(key, str) and len(key) > 4]
+    if isinstance(body, (bytes, bytearray)):
+        body = bytes(body).decode("utf-8", "replace")
+    if isinstance(body, str) and "routing_key" in body:
+        for text in re.findall(_KEY_IN_JSON, body):
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(text))
+        found += map(unquote_plus, re.findall(_KEY_IN_FORM, body))
+    return _hideable(found)
+
+
+def _proxy_secrets(proxies: Any) -> Collection[str]:
+    """The passwords of proxies, and what becomes of them in a header."""
+    found = []
+    for url in (proxies or {}).values():
+        userinfo = str(url or "").rpartition("@")[0].rpartition("//")[2]
+        user, colon, password = userinfo.partition(":")
+        plain = f"{unquote(user)}:{unquote(password)}".encode()
+        encoded = base64.b64encode(plain).decode("ascii")
+        found += [password, unquote(password), encoded] if colon else []
+    return _hideable(found)
+
+
+def _hideable(secrets: Iterable[str]) -> Collection[str]:
+    # Of a shorter one, last_4 shows everything. The longest one first: it
+    # may contain another.
+    return sorted({s for s in secrets if len(s) > 4}, key=len, reverse=True)
+
+
+_HARMLESS_REQUEST_HEADERS = frozenset(
+    (
+        *("accept", "accept-encoding", "content-length", "content-type"),
+        *("from", "user-agent", "x-early-access"),
+    )
+)
+_HARMLESS_RESPONSE_HEADERS = frozenset(
+    (
+        *("content-encoding", "content-length", "content-type", "date"),
+        *("location", "retry-after", "x-request-id"),
+        *("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
+    )
+)
+
+
+def _without_userinfo(url: Any) -> Any:
+    """A URL without the user and password that it may hold."""
+    if not isinstance(url, str):
+        return url
+    return re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", url)
 
 
 def _bare_request(
@@ -325,9 +444,15 @@ def _bare_request(
 ) -> requests.PreparedRequest:
     """What was asked for: method and URL, with the harmless headers."""
     bare = requests.PreparedRequest()
-    bare.method, bare.url = request.method, request.url
-    bare.headers = request.headers.copy()
-    bare.headers.pop("Authorization", None)
+    bare.method = request.method
+    bare.url = _without_userinfo(request.url)
+    bare.headers = CaseInsensitiveDict(
+        {
+            name: value
+            for name, value in (request.headers or {}).items()
+            if str(name).lower() in _HARMLESS_REQUEST_HEADERS
+        }
+    )
     return bare
 
 
@@ -353,6 +478,7 @@ class PDClientError(Exception):
     response: Any
 
     def __init__(self, message: str, response: Optional[Any] = None) -> None:
+        message = _presentable(str(message), response)
         super().__init__(message)
         self.msg = message
         self.response = _received(response)
@@ -384,12 +510,14 @@ class PDHTTPError(PDClientError):
     errors: List[str]
 
     def __init__(self, message: str, response: Any) -> None:
-        super().__init__(_redacted(message, response), response)
+        super().__init__(message, response)
         self.status_code = cast(int, getattr(response, "status_code", None))
         request_id = _header(response, "x-request-id")
-        self.request_id = request_id and _redacted(request_id, response)
+        if request_id is not None:
+            request_id = _presentable(str(request_id), response)
+        self.request_id = request_id
         self.code, errors = _error_details(response)
-        self.errors = [_redacted(text, response) for text in errors]
+        self.errors = [_presentable(text, response) for text in errors]
 
     def __str__(self) -> str:
         """The message, and what the quoted part of the body left out."""
@@ -479,17 +607,24 @@ class _ReceivedResponse(Response):
         # Those on the way have a history each, of which this is the longest.
         state["history"] = [_received(past, []) for past in state["history"]]
         request = state["request"]
+        secrets = _secrets(request)
         if isinstance(request, requests.PreparedRequest):
             state["request"] = _bare_request(request)
-            headers = state["headers"].items()
-            state["headers"] = CaseInsensitiveDict(
-                {name: _redacted(value, self) for name, value in headers}
-            )
-            for secret in _secrets(request):
-                content = state["_content"] or b""
-                state["_content"] = content.replace(
-                    secret.encode("utf-8"), last_4(secret).encode("utf-8")
-                )
+        state["headers"] = CaseInsensitiveDict(
+            {
+                name: _without_userinfo(_hide(value, secrets))
+                for name, value in (state["headers"] or {}).items()
+                if name.lower() in _HARMLESS_RESPONSE_HEADERS
+            }
+        )
+        state["cookies"] = RequestsCookieJar()
+        for name in ("url", "reason"):
+            if isinstance(state[name], str):
+                text = _without_userinfo(state[name])
+                state[name] = _hide(text, secrets)
+        if state["_content"] and secrets:
+            content = state["_content"].decode("latin-1")
+            state["_content"] = _hide(content, secrets).encode("latin-1")
         return state
 
 
@@ -1287,6 +1422,7 @@ def normalize_url(base_url: str, url: str) -> str:
     if not url.isprintable() and any(c < " " or c == "\x7f" for c in url):
         raise URLError(f"The URL {url!r} contains a control character.")
     is_suspect = "/." in url or "%" in url or "\\" in url or url[:1] == "."
+    is_suspect |= len(url) < len(url.encode("utf-8", "surrogatepass"))
     if is_suspect and _leads_up(url):
         raise URLError(f"The URL {url!r} leads up with dots (. or ..).")
     if url.startswith(base) and url[len(base) : len(base) + 1] in "/?#":
@@ -1319,21 +1455,24 @@ def _is_inside(base_url: str, full_url: str) -> bool:
 
 
 def _is_inside_or_upgraded(base_url: str, full_url: str) -> bool:
-    """The same; or to the same host, by https instead of http?"""
+    """The same; or to its host, by https instead of http, at its port?"""
     if _is_inside(base_url, full_url):
         return True
-    host = urlsplit(full_url).hostname
-    return (
-        base_url[:5].lower() == "http:"
-        and full_url[:6].lower() == "https:"
-        and urlsplit(base_url).hostname == host
-        and "@" not in urlsplit(full_url).netloc
-    )
+    try:
+        _, (scheme, host, port), path = _base(base_url)
+    except URLError:
+        return False
+    is_upgradable = (scheme, port) == ("http", "80")
+    return is_upgradable and _is_inside(f"https://{host}{path}", full_url)
 
 
 def _is_below(path: str, base_path: str) -> bool:
     following = path[len(base_path) :][:1]
     return path.startswith(base_path) and following in ("", *"/?#")
+
+
+# A dot or slash in more octets of UTF-8 than it needs, which some decode.
+_OVERLONG = r"(?i)%(?:c0|e0%80|f0%80%80)%a([ef])"
 
 
 def _leads_up(url: str) -> bool:
@@ -1344,10 +1483,14 @@ def _leads_up(url: str) -> bool:
     """
     path = url.partition("#")[0].partition("?")[0]
     while True:
-        nodes = path.replace("\\", "/").split("/")
+        # Some take a wide dot, or two dots in one character, for dots.
+        plain = unicodedata.normalize("NFKC", path).replace("\\", "/")
+        nodes = plain.split("/")
         if any(node.partition(";")[0] in (".", "..") for node in nodes):
             return True
-        decoded = unquote(path, errors="replace")
+        decoded = re.sub(_OVERLONG, r"%2\1", path)
+        decoded = re.sub("(?i)%u00", "%", decoded)
+        decoded = unquote(decoded, errors="replace")
         if decoded == path:
             return False
         path = decoded
@@ -1742,6 +1885,68 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
     progress: Any = None
 
 
+# Keyword arguments in which callers may pass credentials, and the names of
+# headers that hold some.
+_CONFIDENTIAL = frozenset(("headers", "proxies"))
+_CONFIDENTIAL_IN_BODY = _CONFIDENTIAL | {"data", "json"}
+_CONFIDENTIAL_NAME = r"(?i).*(auth|cookie|key|password|secret|token)"
+
+
+def _masked_options(
+    options: Dict[str, Any], names: FrozenSet[str]
+) -> Dict[str, Any]:
+    """Keyword arguments of a request, in which some of them are hidden.
+
+    Crash reporters send the local variables of each function on the way.
+    """
+    options = dict(options)
+    for name in names.intersection(options):
+        options[name] = _MASKS[name](options[name])
+    return options
+
+
+def _masked_headers(headers: Any) -> Any:
+    if type(headers) is _CompleteHeaders or not isinstance(
+        headers, abc.Mapping
+    ):
+        return headers
+    return {
+        name: (
+            _masked(value)
+            if re.match(_CONFIDENTIAL_NAME, _as_str(name))
+            else value
+        )
+        for name, value in headers.items()
+    }
+
+
+def _masked_json(body: Any) -> Any:
+    if isinstance(body, str):
+        return _masked(body)
+    if isinstance(body, abc.Mapping) and "routing_key" in body:
+        return dict(body, routing_key=_masked(body["routing_key"]))
+    return body
+
+
+def _masked_proxies(proxies: Any) -> Any:
+    if not isinstance(proxies, abc.Mapping) or not any(
+        "@" in str(url) for url in proxies.values()
+    ):
+        return proxies
+    return {
+        scheme: _masked(url) if "@" in str(url) else url
+        for scheme, url in proxies.items()
+    }
+
+
+_MASKS: Dict[str, Callable[[Any], Any]] = {
+    "data": lambda data: _masked_json(_masked(data)),
+    "headers": _masked_headers,
+    "json": _masked_json,
+    "proxies": _masked_proxies,
+}
+
+
 _HEADER_NAME = r"[!-9;-~]+"
 
 _HEADER_VALUE = r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*"
@@ -1814,20 +2019,24 @@ def unwrap(response: Any, wrapper: Optional[str]) -> Any:
     :returns: the content; None for status 204
     :raises PDServerError: the body is no JSON, no object, or lacks the key
     """
-    body = try_decoding(response)
-    if wrapper is None or (body is None and response.status_code == 204):
-        return body
-    return _content(response, body, wrapper)
+    if wrapper is None:
+        return try_decoding(response)
+    if response.status_code == 204 and try_decoding(response) is None:
+        return None
+    return _content(response, try_decoding(response), wrapper)
 
 
 def _content(response: Any, body: Any, wrapper: str) -> Any:
     if isinstance(body, dict) and wrapper in body:
         return body[wrapper]
+    found = type(body).__name__
     if isinstance(body, dict):
-        names = ", ".join(map(repr, body)) or "no properties"
-        found = truncate_text(_redacted(f"an object with {names}", response))
-    else:
-        found = type(body).__name__
+        found = "an object with " + (
+            ", ".join(map(repr, body)) or "no properties"
+        )
+        found = truncate_text(_redacted(found, response))
+    # Crash reporters send local variables; the body may quote the key.
+    del body
     expected = f"an object with the property {wrapper!r}"
     raise _schema_error(response, expected, found)
 
@@ -1918,21 +2127,20 @@ def try_decoding(r: Any) -> Any:
     try:
         return r.json()
     except (ValueError, RecursionError):
-        text = _text(r)
-        if not text.strip():
-            return None
-        # The decoder's error quotes the whole document, and may name keys.
-        raise PDServerError(
-            f"{_request_line(r)}: the API's answer (status {r.status_code}) "
-            f"is not JSON: {truncate_text(_redacted(text, r))}",
-            r,
-        ) from None
+        pass  # This error quotes the whole document, which may name keys.
     except RequestException as error:
         raise PDServerError(
             f"{_request_line(r)}: the API's answer (status {r.status_code}) "
             f"broke off while it was read.",
             r,
         ) from error
+    if not _text(r).strip():
+        return None
+    raise PDServerError(
+        f"{_request_line(r)}: the API's answer (status {r.status_code}) "
+        f"is not JSON: {truncate_text(_redacted(_text(r), r))}",
+        r,
+    )
 
 
 def _schema_error(response: Any, expected: str, got: str) -> PDServerError:
@@ -2006,6 +2214,8 @@ def resource_url(method: _Method) -> _Method:
 
     @wraps(method)
     def call(self: Any, url: Any, **kwargs: Any) -> Any:
+        if not _CONFIDENTIAL.isdisjoint(kwargs):
+            kwargs = _masked_options(kwargs, _CONFIDENTIAL)
         if not isinstance(url, str):
             url = _url_of(url)
         return method(self, url, **kwargs)
@@ -2176,6 +2386,15 @@ _PERMANENT_ERRORS = (
 )
 
 
+# The same by their texts, where there is no type for it: a certificate that
+# does not verify, TLS spoken to a plain port, a proxy that refuses.
+_PERMANENT_CAUSES = (
+    r"CERTIFICATE_VERIFY_FAILED|CertificateError"
+    r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
+    r"|Tunnel connection failed: (403|407)\b"
+)
+
+
 def _is_transient(error: BaseException) -> bool:
     """May the same request succeed when it is simply sent again?"""
     if isinstance(error, _PERMANENT_ERRORS):
@@ -2183,11 +2402,7 @@ def _is_transient(error: BaseException) -> bool:
     if not isinstance(error, (RequestException, HTTPError)):
         # From the operating system: about the connection, or about a file.
         return isinstance(error, (ConnectionError, socket.timeout))
-    root = _root_cause(error)
-    is_untrusted = (
-        "CERTIFICATE_VERIFY_FAILED" in root or "CertificateError" in root
-    )
-    return not is_untrusted
+    return not re.search(_PERMANENT_CAUSES, _root_cause(error))
 
 
 # A connection that was never made: nothing of the request can have arrived.
@@ -2288,13 +2503,16 @@ def _chain(
         link = link.__cause__ or link.__context__
 
 
-def _forget_frames(
-    error: BaseException, end: Optional[BaseException] = None
+def _strip_error(
+    error: BaseException,
+    end: Optional[BaseException],
+    secrets: Collection[str],
 ) -> None:
-    """Drop the frames that an error leads to, of other libraries' code.
+    """Take the credentials off an error of other libraries.
 
-    Their local variables hold the credentials of the request, and crash
-    reporters send these along.
+    Their frames go, because crash reporters send the local variables of
+    these. What they quote of an answer, or of a proxy's URL, is made
+    presentable.
 
     :param end: an exception that was being handled already when the call
         began; it and what led to it are the caller's
@@ -2306,9 +2524,25 @@ def _forget_frames(
         if link not in seen:
             seen.append(link)
             link.__traceback__ = None
+            is_callers = not isinstance(link, _LIBRARY_ERRORS)
+            strip = partial(_stripped, is_callers, secrets)
+            link.args = tuple(map(strip, link.args))
+            vars(link).update({k: strip(v) for k, v in vars(link).items()})
             others = (link.__cause__, link.__context__, *link.args)
             others += (getattr(link, "reason", None),)
             pending += [o for o in others if isinstance(o, BaseException)]
+
+
+_LIBRARY_ERRORS = (
+    *(RequestException, HTTPError, OSError, http.client.HTTPException),
+)
+
+
+def _stripped(is_callers: bool, secrets: Collection[str], value: Any) -> Any:
+    if isinstance(value, str):
+        text = _hide(value, secrets)
+        return text if is_callers else _hide(_one_paragraph(text), secrets)
+    return value if is_callers else _masked(value)
 
 
 def _root_cause(error: BaseException) -> str:
@@ -2421,9 +2655,9 @@ class _Attempts:
         :raises PDClientError: if the request must not be retried
         """
         is_late = self._deadline is not None and self._deadline.left() <= 0
-        reason = self._reason(error, is_late)
         is_sent = self._is_sent(error)
-        _forget_frames(error, self._handled)
+        _strip_error(error, self._handled, self._session._key_secrets())
+        reason = self._reason(error, is_late)
         if is_late:
             raise PDDeadlineError(self._past_deadline(reason)) from error
         if not _is_transient(error):
@@ -2892,11 +3126,12 @@ class _Page:
 
 def _read_page(response: Any, wrapper: str) -> _Page:
     """The records of a page, and the properties that steer pagination."""
-    body = try_decoding(response)
-    records = _content(response, body, wrapper)
+    records = _content(response, try_decoding(response), wrapper)
     if not isinstance(records, list):
-        expected = f"an array at {wrapper!r}"
-        raise _schema_error(response, expected, type(records).__name__)
+        got = type(records).__name__
+        del records  # As in _content.
+        raise _schema_error(response, f"an array at {wrapper!r}", got)
+    body = try_decoding(response)
     steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
     return _Page(response, records, steering)
 
@@ -3196,6 +3431,7 @@ class _Workers:
         self._tasks: queue.Queue[Optional[_Task[Any]]] = queue.Queue()
 
     def put(self, call: Callable[[], _Result]) -> "_Task[_Result]":
+        """As :meth:`request`, with the method PUT."""
         task = _Task(call)
         self._tasks.put(task)
         if len(self._threads) < self._max_threads:
@@ -3657,12 +3893,14 @@ class _IdleConnections:
         self._connections: Deque[Any] = deque()
 
     def get(self, block: bool = True, timeout: Any = None) -> Any:
+        """As :meth:`request`, with the method GET."""
         try:
             return self._connections.pop()
         except IndexError:
             raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: Any = None) -> None:
+        """As :meth:`request`, with the method PUT."""
         if item is not None:
             self._connections.append(item)
 
@@ -3680,6 +3918,19 @@ class _CarefulPool:
         if kwargs.get("block"):  # As many as there are places, and no more.
             self.QueueCls = queue.LifoQueue
         super().__init__(*args, **kwargs)
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a request, whose headers must be plain from here on.
+
+        Recorders of connections do not know how to write masked ones.
+        """
+        headers = kwargs.get("headers")
+        if headers:
+            kwargs["headers"] = {
+                name: value[:] if isinstance(value, _Secret) else value
+                for name, value in headers.items()
+            }
+        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
     def _get_conn(self, timeout: Any = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
@@ -3734,7 +3985,8 @@ class _Adapter(HTTPAdapter):
     def close(self) -> None:
         super().close()
         for twin in (self._twins or {}).values():
-            twin.close()
+            if twin is not self:  # Of those, it is its own.
+                twin.close()
 
     def get_connection_with_tls_context(
         self,
@@ -3769,6 +4021,7 @@ class _Adapter(HTTPAdapter):
                 return twin.send(
                     request, stream, timeout, verify, cert, proxies
                 )
+        _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
             return super().send(
@@ -3783,15 +4036,19 @@ class _Adapter(HTTPAdapter):
             )
             if not stream:
                 _read_whole(response, progress)
-        except requests.exceptions.InvalidHeader as error:
+        except BaseException as error:
+            _strip_error(
+                error,
+                handled,
+                (*_secrets(request), *_proxy_secrets(proxies)),
+            )
+            if not isinstance(error, requests.exceptions.InvalidHeader):
+                # A bare `raise` restores the traceback up to Python 3.10.
+                raise error
             # Ours were checked before they were sent.
-            _forget_frames(error, handled)
             raise ChunkedEncodingError(
                 f"The headers of the answer contradict each other: {error}"
             ) from error
-        except BaseException as error:
-            _forget_frames(error, handled)
-            raise
         if progress.leave is not None:
             progress.leave(response)
             progress.leave = None
@@ -3806,6 +4063,21 @@ class _Adapter(HTTPAdapter):
             twin._twins = {key: twin}
             self._twins[key] = twin
         return self._twins[key]
+
+
+def _strip_proxy_credentials(
+    request: requests.PreparedRequest, proxies: Any
+) -> None:
+    """Take a proxy's password off a request that no proxy would read.
+
+    The proxy of a tunnel does not: it is told when the tunnel is opened.
+    """
+    if "Proxy-Authorization" not in request.headers:
+        return
+    url = str(request.url)
+    is_tunnel = url[:6].lower() == "https:"
+    if is_tunnel or not select_proxy(url, proxies):
+        del request.headers["Proxy-Authorization"]
 
 
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
@@ -4045,14 +4317,19 @@ _REQUEST_PARAMETERS = (
 )
 
 
-def _name_arguments(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> None:
-    """Turn arguments given by position into keyword arguments."""
-    named = dict(zip(_REQUEST_PARAMETERS, args))
-    if len(args) > len(_REQUEST_PARAMETERS) or not named.keys().isdisjoint(
-        kwargs
-    ):
+def _name_arguments(args: List[Any], kwargs: Dict[str, Any]) -> None:
+    """Turn arguments given by position into keyword arguments.
+
+    :raises TypeError: there are too many, or one is given twice; then all
+        are gone, so that no crash report shows them
+    """
+    names = _REQUEST_PARAMETERS[: len(args)]
+    is_clear = len(names) == len(args) and kwargs.keys().isdisjoint(names)
+    kwargs.update(zip(names, args))
+    args.clear()
+    if not is_clear:
+        kwargs.clear()
         raise TypeError("Too many arguments, or one that is given twice.")
-    kwargs.update(named)
 
 
 class _KeepAuthorization(AuthBase):
@@ -4077,7 +4354,6 @@ class _Transport(requests.Session):
     url: str
 
     _adapter_class = _Adapter
-    _key_in_body = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -4105,10 +4381,12 @@ class _Transport(requests.Session):
         request = copy(request)
         if isinstance(request.data, str):
             # requests before 2.32 counted its characters, not its bytes.
-            request.data = request.data.encode("utf-8")
+            request.data = _masked(request.data.encode("utf-8"))
         if not (request.auth or self.auth or _has_userinfo(request.url)):
             request.auth = _KEEP_AUTHORIZATION
         prepared = super().prepare_request(request)
+        if isinstance(prepared.body, _SecretBytes):
+            prepared.body = bytes(prepared.body)
         self._strip_credentials(prepared)
         progress = getattr(request.headers, "progress", None)
         if progress is not None:
@@ -4121,11 +4399,10 @@ class _Transport(requests.Session):
         It is there only if the request was made by hand: ``request`` gives
         the headers itself, after it has seen to it where they go.
         """
-        for name, value in list(prepared.headers.items()):
-            if isinstance(value, _Secret):
-                if _is_inside(self.url, str(prepared.url)):
-                    prepared.headers[name] = str(value)
-                else:
+        url = str(prepared.url)
+        if not _is_inside(self.url, url) or _leads_up(url):
+            for name, value in list(prepared.headers.items()):
+                if isinstance(value, _Secret):
                     del prepared.headers[name]
 
     def merge_environment_settings(
@@ -4138,8 +4415,17 @@ class _Transport(requests.Session):
         """
         if verify in (None, True) and not isinstance(self.verify, bool):
             verify = self.verify
-        return super().merge_environment_settings(
+        settings = super().merge_environment_settings(
             url, proxies, stream, verify, cert
+        )
+        return dict(settings, proxies=_masked_proxies(settings["proxies"]))
+
+    def rebuild_proxies(
+        self, prepared_request: requests.PreparedRequest, proxies: Any
+    ) -> Any:
+        """Find the proxies for the target of a redirect."""
+        return _masked_proxies(
+            super().rebuild_proxies(prepared_request, proxies)  # type: ignore
         )
 
     def get_redirect_target(self, resp: Response) -> Optional[str]:
@@ -4158,7 +4444,10 @@ class _Transport(requests.Session):
             raise InvalidURL(
                 f"The redirect cannot be followed: {error}", response=resp
             ) from error
-        if target is not None and _is_inside(self.url, str(resp.url)):
+        if target is not None and _is_inside_or_upgraded(
+            self.url, str(resp.url)
+        ):
+            target = _Secret(target)  # It may quote the key.
             self._check_redirect(resp, target)
         return target
 
@@ -4169,7 +4458,8 @@ class _Transport(requests.Session):
         """
         method = response.request.method
         is_write = method not in ("GET", "HEAD")
-        if not _is_inside_or_upgraded(self.url, target):
+        is_inside = _is_inside_or_upgraded(self.url, target)
+        if not is_inside or _leads_up(target):
             problem = "which is outside the API"
         elif is_write and response.status_code not in (307, 308):
             problem = f"which would lose the {method}"
@@ -4255,15 +4545,44 @@ _PLAIN_URL = (
 )
 
 
-class _Environment(NamedTuple):
-    """What requests took from the environment, and what that rests on."""
+class _Environment:
+    """What requests took from the environment, and what that rests on.
 
-    origin: str
-    trust_env: bool
-    variables: Dict[Any, Any]
-    session_proxies: Dict[str, str]
-    proxies: Dict[str, str]
-    bundle: Optional[str]
+    It is never a local variable as a dict: the environment has many secrets,
+    and crash reporters send local variables.
+    """
+
+    def __init__(self, session: requests.Session, origin: str) -> None:
+        self.origin = origin
+        self.trust_env = session.trust_env
+        self.variables = dict(_variables())
+        self.session_proxies = dict(session.proxies)
+        self.proxies: Dict[str, str] = {}
+        self.bundle: Optional[str] = None
+        if self.trust_env:
+            self.bundle = os.environ.get(
+                "REQUESTS_CA_BUNDLE"
+            ) or os.environ.get("CURL_CA_BUNDLE")
+
+    def names_a_proxy(self) -> bool:
+        """Is there any variable among which requests looks for proxies?"""
+        return bool(self.session_proxies) or any(
+            os.fsdecode(name).lower().endswith("_proxy")
+            for name in self.variables
+        )
+
+    def is_current(self, session: requests.Session, origin: str) -> bool:
+        return (
+            self.origin == origin
+            and self.trust_env == session.trust_env
+            and self.variables == _variables()
+            and self.session_proxies == session.proxies
+        )
+
+
+def _variables() -> Any:
+    """The variables as they are stored, to be compared in one step."""
+    return getattr(os.environ, "_data", None)
 
 
 class _FastTransport(_Transport):
@@ -4308,9 +4627,8 @@ class _FastTransport(_Transport):
         headers = prepared.headers = CaseInsensitiveDict()
         for name, value in request.headers.items():
             if value is not None:
-                is_secret = isinstance(value, _Secret)
                 name = name if isinstance(name, str) else _as_str(name)
-                headers[name] = value[:] if is_secret else value
+                headers[name] = value
         prepared._cookies = RequestsCookieJar()  # type: ignore
         prepared.hooks = {"response": []}
         if request.json is None:
@@ -4329,23 +4647,24 @@ class _FastTransport(_Transport):
         Reading the environment takes requests a third of the time of a
         request. It is read again only when it has changed.
         """
-        # The variables as they are stored, to be compared in one step.
-        variables = getattr(os.environ, "_data", None)
         is_plain = (
             not proxies
             and verify is None
             and cert is None
             and isinstance(self.verify, bool)
         )
-        if variables is None or not is_plain or _HAS_SYSTEM_PROXIES:
+        if _variables() is None or not is_plain or _HAS_SYSTEM_PROXIES:
             return super().merge_environment_settings(
                 url, proxies, stream, verify, cert
             )
         origin = str(url)[: str(url).find("/", 8)]
         known = self._environment
-        now = (origin, self.trust_env, variables, self.proxies)
-        if known is None or known[:4] != now:
-            known = self._read_environment(url, origin, variables)
+        if known is None or not known.is_current(self, origin):
+            known = _Environment(self, origin)
+            if known.names_a_proxy():
+                known.proxies = super().merge_environment_settings(
+                    url, {}, None, None, None
+                )["proxies"]
             self._environment = known
         return {
             "proxies": dict(known.proxies),
@@ -4353,35 +4672,6 @@ class _FastTransport(_Transport):
             "verify": known.bundle or self.verify,
             "cert": self.cert,
         }
-
-    def _read_environment(
-        self, url: Any, origin: str, variables: Mapping[Any, Any]
-    ) -> _Environment:
-        variables = dict(variables)
-        proxies: Dict[str, str] = {}
-        if self.proxies or _names_a_proxy(variables):
-            found = super().merge_environment_settings(
-                url, {}, None, None, None
-            )
-            proxies = found["proxies"]
-        bundle = None
-        if self.trust_env:
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get(
-                "CURL_CA_BUNDLE"
-            )
-        return _Environment(
-            origin,
-            self.trust_env,
-            variables,
-            dict(self.proxies),
-            proxies,
-            bundle,
-        )
-
-
-def _names_a_proxy(environ: Mapping[Any, Any]) -> bool:
-    """Is there any variable among which requests looks for proxies?"""
-    return any(os.fsdecode(n).lower().endswith("_proxy") for n in environ)
 
 
 # ---------------------------------------------------------------------------
@@ -4498,6 +4788,7 @@ class PDSession(_FastTransport, _Transport):
     ]
 
     _api_key: str = ""
+    _confidential: FrozenSet[str] = _CONFIDENTIAL
     _parent: Any = None
     _stagger_cooldown: float = 0
     _warned_of: str = ""
@@ -4505,6 +4796,7 @@ class PDSession(_FastTransport, _Transport):
     def __init__(
         self, api_key: str, debug: bool = False, name: Optional[str] = None
     ) -> None:
+        api_key = _masked(api_key)
         if name is not None:
             deprecated_kwarg("name", "It has no effect.")
         super().__init__()
@@ -4520,6 +4812,7 @@ class PDSession(_FastTransport, _Transport):
 
         :param api_key: credential of the API
         """
+        api_key = _masked(api_key)
         self.api_key = api_key
 
     def _reset_transient_state(self) -> None:
@@ -4549,6 +4842,7 @@ class PDSession(_FastTransport, _Transport):
 
     @api_key.setter
     def api_key(self, api_key: str) -> None:
+        api_key = _masked(api_key)
         if not isinstance(api_key, str) or not re.fullmatch(
             r"[\x21-\x7e]+", api_key
         ):
@@ -4558,7 +4852,7 @@ class PDSession(_FastTransport, _Transport):
                 "together with its newline? (It is not shown here, for it "
                 "is a secret.)"
             )
-        self._api_key = _Secret(api_key)
+        self._api_key = api_key
         self._update_headers()
         self.after_set_api_key()
 
@@ -4567,7 +4861,7 @@ class PDSession(_FastTransport, _Transport):
 
     @property
     def auth_header(self) -> Dict[str, str]:
-        """Headers that hold the credential."""
+        """Headers that hold the credential, which ``repr`` does not show."""
         return {}
 
     def _update_headers(self) -> None:
@@ -4578,7 +4872,10 @@ class PDSession(_FastTransport, _Transport):
     @property
     def trunc_key(self) -> str:
         """The key as it may be shown: ``*`` and its last 4 characters."""
-        return last_4(self.api_key)
+        return last_4(self._api_key)
+
+    def _key_secrets(self) -> Collection[str]:
+        return _hideable([self.api_key])
 
     # -- Logging ------------------------------------------------------------
 
@@ -4794,11 +5091,13 @@ class PDSession(_FastTransport, _Transport):
         :raises ValueError: headers, parameters, the timeout or the deadline
             have an unusable type
         """
+        if args:
+            positional, args = list(args), ()
+            _name_arguments(positional, kwargs)
+        self._mask(kwargs)
         method = self._permitted(method)
         full_url = self.normalize_url(url)
         self._warn_of_plain_http(full_url)
-        if args:
-            _name_arguments(args, kwargs)
         seconds = kwargs.pop("deadline", _SESSION_DEADLINE)
         deadline = self._begin_deadline(seconds)
         options = self._request_options(method, full_url, kwargs)
@@ -4840,6 +5139,55 @@ class PDSession(_FastTransport, _Transport):
         if seconds is _SESSION_DEADLINE:
             seconds = self.deadline
         return None if seconds is None else _new_deadline(seconds)
+
+    # What is given with a call must be masked in every function on the way.
+
+    def _mask(self, options: Dict[str, Any]) -> None:
+        if not self._confidential.isdisjoint(options):
+            options.update(_masked_options(options, self._confidential))
+
+    def get(self, url: Any, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method GET."""
+        self._mask(kwargs)
+        return super().get(url, **kwargs)
+
+    def options(self, url: Any, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method OPTIONS."""
+        self._mask(kwargs)
+        return super().options(url, **kwargs)
+
+    def head(self, url: Any, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method HEAD."""
+        self._mask(kwargs)
+        return super().head(url, **kwargs)
+
+    def post(
+        self, url: Any, data: Any = None, json: Any = None, **kwargs: Any
+    ) -> Response:
+        """As :meth:`request`, with the method POST."""
+        kwargs.update(data=data, json=json)
+        data = json = None
+        self._mask(kwargs)
+        return super().post(url, **kwargs)
+
+    def put(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method PUT."""
+        kwargs.update(data=data)
+        data = None
+        self._mask(kwargs)
+        return super().put(url, **kwargs)
+
+    def patch(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method PATCH."""
+        kwargs.update(data=data)
+        data = None
+        self._mask(kwargs)
+        return super().patch(url, **kwargs)
+
+    def delete(self, url: Any, **kwargs: Any) -> Response:
+        """As :meth:`request`, with the method DELETE."""
+        self._mask(kwargs)
+        return super().delete(url, **kwargs)
 
     def _attempt(
         self,
@@ -5010,6 +5358,7 @@ class APISession(PDSession):
         name: Optional[str] = None,
         default_sender: Optional[str] = None,
     ) -> None:
+        api_key = _masked(api_key)
         self.api_call_counts = {}
         self.api_time = {}
         self.auth_type = auth_type
@@ -5050,7 +5399,7 @@ class APISession(PDSession):
     def auth_header(self) -> Dict[str, str]:
         """The header ``Authorization``."""
         scheme = "Token token=" if self._auth_type == "token" else "Bearer "
-        return {"Authorization": scheme + self._api_key}
+        return {"Authorization": _Secret(scheme + self._api_key)}
 
     @property
     def trunc_token(self) -> str:
@@ -5195,8 +5544,8 @@ class APISession(PDSession):
             response.request.url,
             status,
             seconds,
-            _redacted(str(_header(response, "x-request-id")), response),
-            _header(response, "date"),
+            _presentable(str(_header(response, "x-request-id")), response),
+            _presentable(str(_header(response, "date")), response),
         )
 
     def _count(self) -> None:
@@ -5647,6 +5996,7 @@ class APISession(PDSession):
                     if item_hook is not None:
                         item_hook(record, count, total)
                     yield record
+                record = None  # Else crash reports would send it.
                 if only_first:
                     return
                 shortfall = position.shortfall(page)
@@ -5931,14 +6281,14 @@ class _EventsSession(PDSession):
 
     __attrs__ = PDSession.__attrs__ + ["strict_events"]
 
-    _key_in_body = True
+    _confidential = _CONFIDENTIAL_IN_BODY
 
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]
     ) -> Dict[str, Any]:
         options = super()._request_options(method, full_url, options)
         if isinstance(options.get("json"), abc.Mapping):
-            options["json"] = dict(options["json"], routing_key=self.api_key)
+            options["json"] = dict(options["json"], routing_key=self._api_key)
         return options
 
     def _submit(self, path: str, event: Dict[str, Any], deadline: Any) -> Any:
@@ -5963,7 +6313,7 @@ class _EventsSession(PDSession):
         :raises ValueError: it is too large, and may not or cannot be
             shortened
         """
-        event = dict(event, routing_key=self.api_key)
+        event = dict(event, routing_key=self._api_key)
         _check_payload(event)
         fitted, cuts = _fit_event(event)
         if cuts and self.strict_events:
@@ -6126,6 +6476,7 @@ class EventsAPISession(_EventsSession):
                 f"The action must be one of {', '.join(actions)}; it is "
                 f"{action!r}."
             )
+        properties = _masked_json(properties)
         event = dict(properties, event_action=action)
         if not dedup_key and action == "trigger" and self.client_dedup_keys:
             dedup_key = os.urandom(16).hex()
@@ -6138,10 +6489,11 @@ class EventsAPISession(_EventsSession):
             )
         response = self._submit("/v2/enqueue", event, deadline)
         key = _content(response, try_decoding(response), "dedup_key")
-        if not isinstance(key, str) or not key:
-            got = truncate_text(_redacted(repr(key), response))
-            raise _schema_error(response, "a str at 'dedup_key'", got)
-        return key
+        if isinstance(key, str) and key:
+            return key
+        got = truncate_text(_redacted(repr(key), response))
+        del key  # As in _content.
+        raise _schema_error(response, "a str at 'dedup_key'", got)
 
     def _is_idempotent(self, options: Dict[str, Any]) -> bool:
         # Events with the same dedup_key are about the same alert.
@@ -6218,11 +6570,14 @@ class ChangeEventsAPISession(_EventsSession):
             would begin after it
         :raises PDServerError: the answer is no object
         """
+        properties = _masked_json(properties)
         response = self._submit("/v2/change/enqueue", properties, deadline)
         body = try_decoding(response)
-        if not isinstance(body, dict):
-            raise _schema_error(response, "an object", type(body).__name__)
-        return body.get("id")
+        if isinstance(body, dict):
+            return body.get("id")
+        got = type(body).__name__
+        del body  # As in _content.
+        raise _schema_error(response, "an object", got)
 
 
 # ---------------------------------------------------------------------------

@@ -794,7 +794,7 @@ def test_what_is_no_json(body, received):
     assert caught.value.response.content == body
     assert response.request.url in str(caught.value)
     assert response.text in str(caught.value)
-    assert caught.value.__suppress_context__, "it quotes the whole body"
+    assert caught.value.__context__ is None, "it quotes the whole body"
 
 
 def test_json_too_deep_to_decode(received):

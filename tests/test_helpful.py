@@ -190,11 +190,21 @@ def test_an_unknown_path_says_how_to_add_it(session, server):
         wire.Answer(500, headers={"x-request-id": "a"}),
         wire.Answer(200, json={"other\nthing": 1}),
         wire.Answer(404),
+        # No PDHTTPError comes of these.
+        wire.Answer(raw=b"\x1b[2J\x07 no status\r\n\r\n"),
+        wire.Answer(
+            raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"\x1b[2J\x9b\r\n"
+        ),
+        wire.Answer(302, headers={"Location": "http://a.invalid/\x1b[2J"}),
+        wire.Answer(302, headers={"Location": "http://[\x1b[2J\x85"}),
     ],
     ids=lambda answer: f"{answer.status} {answer.content()[:12]!r}",
 )
 def test_an_error_is_one_paragraph(answer, session, server):
+    session.max_network_attempts = 0
     server.handler = lambda request: answer
+    is_http = answer.raw is None and answer.status != 302
     seen = []
     for call in (session.rget, session.jget):
         try:
@@ -204,8 +214,10 @@ def test_an_error_is_one_paragraph(answer, session, server):
     assert seen
     for error in seen:
         text = str(error)
-        assert len(text.splitlines()) == 1
-        assert all(character.isprintable() for character in text)
+        assert isinstance(error, pdpyras.PDHTTPError) == is_http
+        for shown in (text, error.msg, *error.args):
+            assert len(shown.splitlines()) == 1
+            assert all(character.isprintable() for character in shown)
         assert text.startswith(f"GET {server.url}/users/P1: ")
         assert str(pickle.loads(pickle.dumps(error))) == text
 

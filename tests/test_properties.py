@@ -37,9 +37,12 @@ ALSO_BAD_ARGUMENTS = (*DOCUMENTED, ValueError, TypeError)
 
 
 class Nowhere(requests.adapters.HTTPAdapter):
-    """Refuses to go wherever a random redirect may lead."""
+    """Refuses to go wherever a random redirect may lead, and notes it."""
+
+    asked = []
 
     def send(self, request, *args, **kwargs):
+        self.asked.append(request)
         raise requests.exceptions.ConnectionError(f"not to {request.url}")
 
 
@@ -475,10 +478,47 @@ def test_any_headers_of_an_answer(status, headers, body):
     )
 
 
+# BASE stands for the configured URL, and HOST for its host and port.
+foreign = st.sampled_from(
+    [
+        *("http://evil.invalid", "https://evil.invalid", "//evil.invalid"),
+        *("http://127.0.0.2", "//127.0.0.2", "http://localhost"),
+        *("BASE.evil.invalid", "BASE@evil.invalid", "http://user@HOST"),
+        *("http://127.0.0.1", "http://127.0.0.1:1", "https://HOST"),
+        *("BASE0", "http://evil.invalid#@HOST", "http://evil.invalid?HOST"),
+        *("HTTP://EVIL.INVALID", "https://api.pagerduty.com"),
+    ]
+)
+
+
+@settings(quick, max_examples=150)
+@given(
+    st.sampled_from([301, 302, 303, 307, 308]),
+    foreign,
+    st.text("/.%?#@:[]&= a", max_size=6).map("/".__add__),
+    st.sampled_from(["GET", "PUT", "POST", "DELETE"]),
+    st.booleans(),
+)
+def test_any_redirect_to_another_host(status, host, path, method, is_event):
+    """None is followed, so that neither key nor body goes there."""
+    base = API.server.url
+    location = (host + path).replace("BASE", base)
+    location = location.replace("HOST", base.partition("//")[2])
+    Nowhere.asked.clear()
+    API.answering(wire.Answer(status, headers={"Location": location}))
+    session = API.events if is_event else API.session
+    method = "POST" if is_event else method
+    found = attempt(session.request, method, "users", json={"a": 1})
+    assert isinstance(found, pdpyras.PDClientError)
+    assert len(API.server.requests) == 1
+    assert Nowhere.asked == []
+
+
 @quick
 @given(
     st.sampled_from([301, 302, 303, 307, 308]),
     st.one_of(
+        st.builds("".join, st.tuples(foreign, st.text("/.@:", max_size=3))),
         st.sampled_from(
             [
                 *(
@@ -503,10 +543,78 @@ def test_any_headers_of_an_answer(status, headers, body):
 @example(301, "\xff", "GET")
 def test_any_redirect(status, location, method):
     API.session.max_redirects = 5
+    base = API.server.url
+    location = location.replace("BASE", base)
+    location = location.replace("HOST", base.partition("//")[2])
+    Nowhere.asked.clear()
     API.answering(wire.Answer(status, headers={"Location": location}))
     found = attempt(API.session.request, method, "users/P1")
     assert isinstance(found, pdpyras.PDClientError) or found.status_code < 600
     assert len(API.server.requests) <= 12
+    assert Nowhere.asked == []
+
+
+dots = st.sampled_from(
+    [
+        *(".", "..", "%2e", "%2E%2e", ".%2e", "%2e.", "%252e%252E", "%25252e"),
+        *("..;", "..;a=b", "%2e%2e;", "..%3b", "%c0%ae%c0%ae", "%C0%AE."),
+        *("%e0%80%ae%e0%80%ae", "%u002e%u002e", "\uff0e\uff0e", "\u2025"),
+        *("%ef%bc%8e%ef%bc%8e", "%e2%80%a5"),
+    ]
+)
+slashes = st.sampled_from(
+    [
+        *(
+            "/",
+            "//",
+            "\\",
+            "\\/",
+            "%2f",
+            "%2F",
+            "%5c",
+            "%5C",
+            "%252f",
+            "%c0%af",
+        ),
+        *("%25252F", "%255c", "\uff0f", "\uff3c", "%u002f"),
+    ]
+)
+wrongs = st.sampled_from(["a", "users", "", "teams%2fT1", "a.b", "..a", "%20"])
+
+
+@settings(quick, max_examples=300)
+@given(wrongs, slashes, dots, slashes, wrongs, st.booleans(), st.booleans())
+@example("users", "/", "..", "%2f", "teams%2fT1", False, False)
+@example("users", "/", "%2e%2e", "\\", "teams", False, False)
+def test_any_dots_in_a_path(before, first, dots, second, after, full, ends):
+    """They are refused in every spelling, and nothing is sent."""
+    path = before + first + dots + ("" if ends else second + after)
+    API.answering(wire.Answer(json={}))
+    for method in ("GET", "PUT"):
+        with pytest.raises(pdpyras.URLError):
+            url = f"{API.server.url}/{path}" if full else f"/{path}"
+            API.session.request(method, url)
+    assert API.server.requests == []
+
+
+@quick
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("a", "a.b", "...", "..a", "a..", ".a", "a;b", "%2e%2ea"),
+                *("%20", "a%2fb", "caf\xe9", "%c3%a9", "%25", "a%2eb", "v1.2"),
+            ]
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["", "?a=../b", "?a=%2e%2e", "#/..", "?a=/..;/"]),
+)
+def test_any_other_dots_are_asked_for(nodes, rest):
+    API.answering(wire.Answer(json={}))
+    assert API.session.get("/x/" + "/".join(nodes) + rest).ok
+    assert len(API.server.requests) == 1
 
 
 # ---------------------------------------------------------------------------

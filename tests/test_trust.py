@@ -376,6 +376,115 @@ def test_no_redirect_carries_the_key_to_another_host(
         assert other.requests == neighbour.requests == []
 
 
+INSIDE = {"GET": True, "POST": False, "PUT": False, "DELETE": False}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", sorted(INSIDE))
+@pytest.mark.parametrize(
+    "target, is_inside",
+    [
+        ("/proxied/api/users/P1", True),
+        ("{base}/users/P1", True),
+        ("/proxied/apis/users", False),
+        ("/users", False),
+        ("/proxied/api/%2e%2e/admin", False),
+        ("/proxied/api/..%2fadmin", False),
+        ("{base}@evil.invalid/", False),
+        ("{base}.evil.invalid/", False),
+        ("http://user@{host}/proxied/api/users", False),
+        ("//evil.invalid/", False),
+        ("https://{host}/proxied/api/users", False),
+        ("http://localhost:{port}/proxied/api/users", False),
+    ],
+)
+def test_redirects_of_every_method_status_and_target(
+    target, is_inside, method, status, server, session
+):
+    session.url = base = server.url + "/proxied/api"
+    host = server.url.partition("//")[2]
+    location = target.format(base=base, host=host, port=server.port)
+    server.reply(status, headers={"Location": location})
+    keeps = method == "GET" or status in (307, 308)
+    body = None if method == "GET" else {"a": 1}
+    if is_inside and keeps:
+        assert session.request(method, "/users", json=body).ok
+        first, second = server.requests
+        assert (second.method, second.body) == (method, first.body)
+        assert second.headers["Authorization"] == f"Token token={KEY}"
+        return
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.request(method, "/users", json=body)
+    if not is_inside:
+        assert "outside the API" in str(caught.value)
+    else:
+        assert f"would lose the {method}" in str(caught.value)
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_of_head_is_followed_on_request(server, session):
+    session.permitted_methods = ("HEAD",)
+    server.reply(302, headers={"Location": "/users/P1"})
+    assert session.head("/users", allow_redirects=True).ok
+    assert [r.method for r in server.requests] == ["HEAD", "HEAD"]
+    server.reply(302, headers={"Location": "http://evil.invalid/"})
+    with pytest.raises(pdpyras.PDClientError, match="outside the API"):
+        session.head("/users", allow_redirects=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*not encrypted")
+@pytest.mark.parametrize(
+    "target, is_followed",
+    [
+        ("https://api.invalid/users/P1", True),
+        ("https://api.invalid:443/users/P1", True),
+        ("HTTPS://API.invalid/users/P1", True),
+        ("https://api.invalid:8443/users/P1", False),
+        ("https://user@api.invalid/users/P1", False),
+        ("https://api.invalid.evil.invalid/users/P1", False),
+        ("https://evil.invalid/users/P1", False),
+    ],
+)
+@pytest.mark.parametrize("kind", ["APISession", "EventsAPISession"])
+def test_an_upgrade_to_https_of_the_same_host(
+    target, is_followed, kind, server, monkeypatch
+):
+    with pagerduty(monkeypatch, "api.invalid") as (secure, proxy):
+        proxy.routes["api.invalid:80"] = server.address
+        server.reply(308, headers={"Location": target})
+        with getattr(pdpyras, kind)(KEY) as session:
+            session.url = "http://api.invalid"
+            if is_followed:
+                assert session.post("/users", json={"a": 1}).ok
+            else:
+                with pytest.raises(pdpyras.PDClientError, match="outside"):
+                    session.post("/users", json={"a": 1})
+        assert len(secure.requests) == is_followed
+        for request in secure.requests:
+            assert KEY in f"{request.headers}{request.body}"
+        assert {r.target.partition("/users")[0] for r in proxy.requests} <= {
+            *("http://api.invalid", "api.invalid:443"),
+        }
+
+
+@pytest.mark.filterwarnings("ignore:.*not encrypted")
+@pytest.mark.parametrize("status", [302, 307])
+def test_behind_an_upgrade_no_redirect_leads_outside(
+    status, server, other, monkeypatch
+):
+    with pagerduty(monkeypatch, "api.invalid") as (secure, proxy):
+        proxy.routes["api.invalid:80"] = server.address
+        upgraded = {"Location": "https://api.invalid/v2/enqueue"}
+        server.reply(307, headers=upgraded)
+        secure.reply(status, headers={"Location": f"{other.url}/x"})
+        with pdpyras.EventsAPISession(KEY) as session:
+            session.url = "http://api.invalid"
+            with pytest.raises(pdpyras.PDClientError, match="outside"):
+                session.post("/v2/enqueue", json={})
+        assert len(secure.requests) == 1
+        assert other.connections == 0
+
+
 def test_a_redirect_within_the_host_keeps_the_key(server, session):
     server.reply(302, headers={"Location": "/users/P1"})
     server.reply(307, headers={"Location": f"{server.url}/users/P2"})
@@ -417,7 +526,9 @@ def test_a_key_in_the_headers_of_an_answer_is_hidden(server, session, caplog):
     for each in (error, again):
         assert KEY not in f"{each} {each!r} {each.request_id} {each.msg}"
     assert KEY not in caplog.text
-    assert again.response.headers["x-echo"] == pdpyras.last_4(KEY)
+    shown = "id-" + pdpyras.last_4(KEY)
+    assert again.response.headers["x-request-id"] == shown
+    assert "x-echo" not in again.response.headers
     assert KEY.encode() not in pickle.dumps(error)
 
 
@@ -464,18 +575,76 @@ def netrc(request, monkeypatch, tmp_path, server):
     assert server.requests.pop().headers["Authorization"].startswith("Basic")
 
 
-def test_netrc_does_not_replace_the_key(netrc, session, server):
-    server.reply(302, headers={"Location": "/users/P1"})
+def nothing_special(session):
+    return {}
+
+
+def cookies_of_the_session(session):
+    session.cookies.set("a", "b")
+    return {}
+
+
+def hooks_of_the_session(session):
+    session.hooks["response"] = [lambda response, *args, **kwargs: None]
+    return {}
+
+
+def params_of_the_session(session):
+    session.params = {"a": "b"}
+    return {}
+
+
+# Ways to leave the short cut of a plain request, each of which prepares it as
+# requests does. Those that give a body are for POST.
+NETRC_PATHS = [
+    nothing_special,
+    cookies_of_the_session,
+    hooks_of_the_session,
+    params_of_the_session,
+    lambda session: {"cookies": {"a": "b"}},
+    lambda session: {"hooks": {"response": lambda *args, **kwargs: None}},
+    lambda session: {"params": "a=b"},
+    lambda session: {"data": "{}"},
+    lambda session: {"data": {"a": "b"}},
+    lambda session: {"files": {"a": b"b"}},
+    lambda session: {"auth": None},
+]
+
+
+@pytest.mark.parametrize("path", NETRC_PATHS)
+def test_netrc_does_not_replace_the_key(path, netrc, session, server):
+    options = path(session)
+    server.reply(307, headers={"Location": "/users/P1"})
     server.reply(429)
     session.retry[429] = 1
     session.sleep_timer = session.sleep_timer_base = 0
-    session.get("/users")
-    session.post("/users", json={})
+    session.get("/users", **options)
+    session.post("/users", **options)
     session.auth_type = "bearer"
-    session.get("/users")
+    session.get("/users", **options)
     assert [r.headers.get_all("Authorization") for r in server.requests] == [
         [f"Token token={KEY}"]
     ] * 4 + [[f"Bearer {KEY}"]]
+
+
+def test_netrc_does_not_replace_the_key_of_a_prepared_request(
+    netrc, session, server
+):
+    request = requests.Request(
+        "GET", f"{server.url}/users", cookies={"a": "b"}
+    )
+    session.send(session.prepare_request(request))
+    assert server.requests[-1].headers["Authorization"] == f"Token token={KEY}"
+
+
+def test_netrc_does_not_replace_the_key_of_events(netrc, events, server):
+    server.reply(307, headers={"Location": "/v2/other"})
+    events.cookies.set("a", "b")
+    events.post("/v2/enqueue", json={})
+    for request in server.requests:
+        assert "Authorization" not in request.headers
+        assert request.json["routing_key"] == KEY
+    assert len(server.requests) == 2
 
 
 def test_netrc_in_the_home_directory_does_not_replace_the_key(
@@ -585,6 +754,55 @@ def test_verify_of_the_session_and_of_the_call(trust, session):
         session.verify = trust.ca_file
         session.get("/users")
         assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_verify_of_the_session_beats_the_environment(
+    name, trust, session, monkeypatch, naps
+):
+    with wire.Server(tls=trust) as server, wire.certificates() as stranger:
+        session.url = server.url
+        session.verify = stranger.ca_file
+        monkeypatch.setenv(name, trust.ca_file)
+        for options in ({}, {"verify": True}, {"verify": None}):
+            with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+                session.get("/users", **options)
+        session.verify = trust.ca_file
+        monkeypatch.setenv(name, stranger.ca_file)
+        server.reply(302, headers={"Location": "/users/P1"})
+        assert session.get("/users").ok
+        session.cookies.set("a", "b")
+        assert session.get("/users").ok
+        assert len(server.requests) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize("first", [False, True, "bundle"])
+def test_verify_false_of_one_call_does_not_outlive_it(
+    first, trust, session, naps
+):
+    session.max_network_attempts = 0
+    with wire.Server(tls=trust) as server, wire.certificates() as stranger:
+        session.url = server.url
+        if first:  # Before, there was a connection that did not verify.
+            session.verify = stranger.ca_file if first == "bundle" else True
+            with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+                session.get("/users")
+        server.reply(302, headers={"Location": "/users/P1"})
+        assert session.get("/users", verify=False).ok
+        assert len(server.requests) == 2
+        for _ in range(2):
+            with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+                session.get("/users")
+            with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+                session.get("/users", verify=stranger.ca_file)
+        again = copy.copy(session)
+        with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+            again.get("/users")
+        assert len(server.requests) == 2
+        assert session.get("/users", verify=trust.ca_file).ok
+        with pytest.raises(pdpyras.PDClientError, match="(?i)certificate"):
+            session.get("/users")
 
 
 # What is a key
@@ -1005,6 +1223,12 @@ def test_an_unencrypted_base_warns_once(internet, server, monkeypatch):
     notices = notices_about_http("http://api.invalid", 3, monkeypatch)
     assert len(notices) == 1, notices
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("scheme", ["HTTP", "Http", "hTTp"])
+def test_an_unencrypted_base_warns_in_any_case(scheme, internet, monkeypatch):
+    base = f"{scheme}://api.invalid"
+    assert len(notices_about_http(base, 2, monkeypatch)) == 1
 
 
 def test_each_unencrypted_base_warns(internet, session, server):

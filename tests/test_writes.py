@@ -230,7 +230,7 @@ def test_a_name_that_does_not_resolve(careful, server, naps, monkeypatch):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("kind", ["reset", "close", "garbage", "stall"])
+@pytest.mark.parametrize("kind", ["reset", "close", "stall"])
 def test_a_tls_handshake_that_fails(kind, trust, careful, naps):
     with wire.Server(tls=trust) as server:
         careful.url = server.url
@@ -240,6 +240,18 @@ def test_a_tls_handshake_that_fails(kind, trust, careful, naps):
         assert careful.post("users", json={}).ok
         assert naps == [3]
         assert len(server.requests) == 1
+
+
+def test_a_tls_handshake_with_what_speaks_no_tls(trust, careful, naps):
+    """A plain port answers the same again, so that it is an error at once."""
+    with wire.Server(tls=trust) as server:
+        careful.url = server.url
+        careful.verify = trust.ca_file
+        server.fault("garbage", "tls")
+        with pytest.raises(pdpyras.PDClientError) as caught:
+            careful.post("users", json={})
+        assert "may or may not" not in str(caught.value)
+        assert naps == [] and server.requests == []
 
 
 def test_a_certificate_that_does_not_verify_is_no_retry(trust, careful, naps):
