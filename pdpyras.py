@@ -113,7 +113,7 @@ from urllib3.exceptions import (
     PoolError,
     UnrewindableBodyError,
 )
-from urllib3.response import ContentDecoder
+from urllib3.response import GzipDecoder
 from urllib3.util import Timeout
 
 __version__ = "6.0.0"
@@ -4174,7 +4174,7 @@ def _limited_stream(
 
 
 # urllib3 2.6 and later decompresses no more at once than was asked for.
-_HAS_BOUNDED_DECODERS = hasattr(ContentDecoder, "has_unconsumed_tail")
+_HAS_BOUNDED_DECODERS = hasattr(GzipDecoder, "has_unconsumed_tail")
 
 
 def _check_size(response: Any, size: int, max_size: int) -> None:
