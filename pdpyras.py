@@ -5032,7 +5032,9 @@ class PDSession(_FastTransport, _Transport):
 
     def _spell_body(self, body: Any) -> Any:
         """A body with what JSON does not know as the API wants it."""
-        with suppress(RecursionError):  # Encoding it will say what is wrong.
+        with contextlib.suppress(
+            RecursionError
+        ):  # Encoding it will say what is wrong.
             return _spell_times(body)
         return body
 
