@@ -4027,6 +4027,9 @@ class _Adapter(HTTPAdapter):
             return super().send(
                 request, stream, timeout, verify, cert, proxies
             )
+        if progress.needs_new_connection and not _HAS_TLS_CONTEXT:
+            pool = self.get_connection(str(request.url), proxies)
+            _for_attempt(pool, progress)
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]

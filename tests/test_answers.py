@@ -14,6 +14,7 @@ import zlib
 import pytest
 import requests
 import urllib3
+from urllib3.response import HTTPResponse
 from urllib3.util.request import ACCEPT_ENCODING
 
 import pdpyras
@@ -318,6 +319,8 @@ def incompressible(size=400):
 
 def encoded(coding):
     encoding, pack = CODINGS[coding]
+    if coding == "x-gzip" and coding not in HTTPResponse.CONTENT_DECODERS:
+        pytest.skip("this urllib3 does not know x-gzip")
     content = json.dumps(incompressible()).encode("ascii")
     return {"Content-Encoding": encoding}, pack(content)
 
