@@ -411,6 +411,19 @@ def _proxy_secrets(proxies: Any) -> Collection[str]:
     return _hideable(found)
 
 
+def _strip_proxy_credentials(
+    request: requests.PreparedRequest, proxies: Any
+) -> None:
+    """Take a proxy's password off a request that no proxy would read.
+
+    The proxy of a tunnel does not: it is told when the tunnel is opened.
+    """
+    url = str(request.url)
+    is_tunnel = url[:6].lower() == "https:"
+    if is_tunnel or not select_proxy(url, proxies):
+        del request.headers["Proxy-Authorization"]
+
+
 def _hideable(secrets: Iterable[str]) -> Collection[str]:
     # Of a shorter one, last_4 shows everything. The longest one first: it
     # may contain another.
@@ -4021,7 +4034,8 @@ class _Adapter(HTTPAdapter):
                 return twin.send(
                     request, stream, timeout, verify, cert, proxies
                 )
-        _strip_proxy_credentials(request, proxies)
+        if "Proxy-Authorization" in request.headers:
+            _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
             return super().send(
@@ -4066,21 +4080,6 @@ class _Adapter(HTTPAdapter):
             twin._twins = {key: twin}
             self._twins[key] = twin
         return self._twins[key]
-
-
-def _strip_proxy_credentials(
-    request: requests.PreparedRequest, proxies: Any
-) -> None:
-    """Take a proxy's password off a request that no proxy would read.
-
-    The proxy of a tunnel does not: it is told when the tunnel is opened.
-    """
-    if "Proxy-Authorization" not in request.headers:
-        return
-    url = str(request.url)
-    is_tunnel = url[:6].lower() == "https:"
-    if is_tunnel or not select_proxy(url, proxies):
-        del request.headers["Proxy-Authorization"]
 
 
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
