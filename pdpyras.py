@@ -56,9 +56,10 @@ import warnings
 import weakref
 from collections import abc, deque
 from copy import copy
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
+from operator import itemgetter
 from random import random
 from typing import (
     Any,
@@ -67,6 +68,7 @@ from typing import (
     Deque,
     Dict,
     FrozenSet,
+    Generator,
     Generic,
     Iterable,
     Iterator,
@@ -126,6 +128,8 @@ __all__ = [
     "ENTITY_WRAPPER_CONFIG",
     "EventsAPISession",
     "HTTPError",
+    "HistoryIterator",
+    "HistoryWindow",
     "ITERATION_LIMIT",
     "PDClientError",
     "PDDeadlineError",
@@ -210,6 +214,9 @@ _MAX_CURSOR_REPEATS = 3
 
 # Pages that may be asked for at once, at most.
 _MAX_PREFETCH = 16
+
+# How often a part of a history is read again that changes while it is read.
+_MAX_REREADS = 3
 
 # Seconds that closing an iterator waits for requests that are under way, so
 # that, as a rule, the caller finds no thread at work behind its back.
@@ -713,6 +720,12 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
 #              after           paginated by after, a cursor in the query
 #              starting_after  paginated by starting_after, in the POST body
 #              maxN            a page holds at most N records, not 100
+#              history:TIME    by period, and by this property of a record
+#              history:TIME:ID the same, where a record's id is called so
+#              lasts:END       its records last until then, and have no ids
+#              daysN           a period has at most N days
+#              seconds         its ends are whole seconds
+#              sorted          it may be sorted by sort_by
 #              plain:NAME      a list parameter that is spelled without []
 #              comma:NAME      the same, its values joined by commas
 #              early:VALUE     wants the header X-EARLY-ACCESS: VALUE
@@ -743,13 +756,14 @@ _ENDPOINTS: Dict[str, str] = {
     "/analytics/metrics/responders/all": "POST=-",
     "/analytics/metrics/responders/teams": "POST=-",
     "/analytics/metrics/users/all": "POST=-",
-    "/analytics/raw/incidents": "POST=-,starting_after,max1000",
+    "/analytics/raw/incidents":
+        "POST=-,starting_after,max1000,history:created_at",
     "/analytics/raw/incidents/{id}": "GET=-",
     "/analytics/raw/incidents/{id}/responses": "GET=-",
     "/analytics/raw/responders/{responder_id}/incidents":
-        "POST=-,starting_after,max1000",
+        "POST=-,starting_after,max1000,history:incident_created_at:incident_id",
     "/analytics/raw/users": "POST=-,starting_after,max1000",
-    "/audit/records": "GET,cursor",
+    "/audit/records": "GET,cursor,history:execution_time,days31",
     "/automation_actions/actions": "GET,cursor POST",
     "/automation_actions/actions/{id}": "GET PUT DELETE",
     "/automation_actions/actions/{id}/invocations": "POST",
@@ -774,7 +788,7 @@ _ENDPOINTS: Dict[str, str] = {
         "GET,offset POST=subscribers:subscriptions",
     "/business_services/{id}/supporting_services/impacts": "GET=services",
     "/business_services/{id}/unsubscribe": "POST=subscribers:-",
-    "/change_events": "GET,offset POST=-",
+    "/change_events": "GET,offset,history:timestamp,seconds POST=-",
     "/change_events/{id}": "GET PUT",
     "/customfields/fields": "GET,offset POST",
     "/customfields/fields/{field_id}": "GET PUT DELETE",
@@ -821,7 +835,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/enrichment/schemas/{schema_id}/records/{record_id}": "DELETE",
     "/escalation_policies": "GET,offset POST",
     "/escalation_policies/{id}": "GET PUT DELETE",
-    "/escalation_policies/{id}/audit/records": "GET,cursor",
+    "/escalation_policies/{id}/audit/records":
+        "GET,cursor,history:execution_time,days31",
     "/event_orchestrations": "GET=orchestrations,offset POST=orchestration",
     "/event_orchestrations/services/{service_id}":
         "GET=orchestration_path PUT=orchestration_path",
@@ -866,7 +881,9 @@ _ENDPOINTS: Dict[str, str] = {
         "DELETE=trigger",
     "/incident_workflows/{id}": "GET PUT DELETE",
     "/incident_workflows/{id}/instances": "POST=incident_workflow_instance",
-    "/incidents": "GET,offset,comma:sort_by POST,from PUT,from",
+    "/incidents":
+        ("GET,offset,history:created_at,days180,sorted,comma:sort_by "
+         "POST,from PUT,from"),
     "/incidents/count": "GET=-",
     "/incidents/custom_fields": "GET=fields POST=field",
     "/incidents/custom_fields/{field_id}": "GET=field PUT=field DELETE",
@@ -897,7 +914,7 @@ _ENDPOINTS: Dict[str, str] = {
         "GET=custom_fields PUT=custom_fields",
     "/incidents/{id}/field_values": "GET=custom_fields PUT=custom_fields",
     "/incidents/{id}/field_values/schema": "GET",
-    "/incidents/{id}/log_entries": "GET,offset",
+    "/incidents/{id}/log_entries": "GET,offset,history:created_at",
     "/incidents/{id}/merge": "PUT=source_incidents:incident,from",
     "/incidents/{id}/notes": "GET POST,from",
     "/incidents/{id}/notes/{note_id}": "PUT,from DELETE",
@@ -922,18 +939,19 @@ _ENDPOINTS: Dict[str, str] = {
     "/ip_allow_lists/{id}":
         ("GET,early:ip-allow-lists PUT,early:ip-allow-lists "
          "DELETE,early:ip-allow-lists"),
-    "/ip_allow_lists/{id}/audit/records": "GET,cursor,early:ip-allow-lists",
+    "/ip_allow_lists/{id}/audit/records":
+        "GET,cursor,history:execution_time,days31,early:ip-allow-lists",
     "/license_allocations": "GET,offset",
     "/licenses": "GET",
-    "/log_entries": "GET,offset",
+    "/log_entries": "GET,offset,history:created_at",
     "/log_entries/{id}": "GET",
     "/log_entries/{id}/channel": "PUT=channel:-,from",
     "/maintenance_windows": "GET,offset POST,from",
     "/maintenance_windows/{id}": "GET PUT DELETE",
-    "/notifications": "GET,offset",
+    "/notifications": "GET,offset,history:started_at,days88",
     "/oauth_delegations": "DELETE=-",
     "/oauth_delegations/revocation_requests/status": "GET=-",
-    "/oncalls": "GET,offset",
+    "/oncalls": "GET,offset,history:start,lasts:end",
     "/paused_incident_reports/alerts": "GET=paused_incident_reporting_counts?",
     "/paused_incident_reports/counts": "GET=paused_incident_reporting_counts",
     "/priorities": "GET,offset",
@@ -958,7 +976,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/schedules": "GET,offset POST",
     "/schedules/preview": "POST=schedule",
     "/schedules/{id}": "GET PUT DELETE",
-    "/schedules/{id}/audit/records": "GET,cursor",
+    "/schedules/{id}/audit/records":
+        "GET,cursor,history:execution_time,days31",
     "/schedules/{id}/overrides": "GET POST=overrides:-",
     "/schedules/{id}/overrides/{override_id}": "DELETE",
     "/schedules/{id}/users": "GET",
@@ -973,8 +992,8 @@ _ENDPOINTS: Dict[str, str] = {
     "/services/custom_fields/{field_id}/field_options/{field_option_id}":
         "GET PUT DELETE",
     "/services/{id}": "GET PUT DELETE",
-    "/services/{id}/audit/records": "GET,cursor",
-    "/services/{id}/change_events": "GET,offset",
+    "/services/{id}/audit/records": "GET,cursor,history:execution_time,days31",
+    "/services/{id}/change_events": "GET,offset,history:timestamp,seconds",
     "/services/{id}/custom_fields/values":
         "GET=custom_fields PUT=custom_fields",
     "/services/{id}/enablements": "GET",
@@ -1021,7 +1040,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/tags/{id}/users": "GET,offset",
     "/teams": "GET,offset POST",
     "/teams/{id}": "GET PUT DELETE",
-    "/teams/{id}/audit/records": "GET,cursor",
+    "/teams/{id}/audit/records": "GET,cursor,history:execution_time,days31",
     "/teams/{id}/escalation_policies/{escalation_policy_id}": "PUT=- DELETE",
     "/teams/{id}/members": "GET,offset",
     "/teams/{id}/notification_subscriptions":
@@ -1036,7 +1055,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/users": "GET,offset POST,from",
     "/users/me": "GET=user",
     "/users/{id}": "GET PUT DELETE",
-    "/users/{id}/audit/records": "GET,cursor",
+    "/users/{id}/audit/records": "GET,cursor,history:execution_time,days31",
     "/users/{id}/contact_methods": "GET POST",
     "/users/{id}/contact_methods/{contact_method_id}": "GET PUT DELETE",
     "/users/{id}/license": "GET",
@@ -1061,7 +1080,8 @@ _ENDPOINTS: Dict[str, str] = {
         "GET=notification_rule PUT=status_update_notification_rule? DELETE",
     "/v3/schedules": "GET,offset,max1000 POST",
     "/v3/schedules/{id}": "GET PUT DELETE",
-    "/v3/schedules/{id}/audit/records": "GET,cursor",
+    "/v3/schedules/{id}/audit/records":
+        "GET,cursor,history:execution_time,days31",
     "/v3/schedules/{id}/custom_shifts": "GET,offset POST=custom_shifts",
     "/v3/schedules/{id}/custom_shifts/{custom_shift_id}": "GET PUT DELETE",
     "/v3/schedules/{id}/overrides": "GET,offset POST=overrides",
@@ -1132,11 +1152,30 @@ class _Operation(NamedTuple):
     from_required: bool = False
     #: May the response's wrapper be missing?
     is_optional: bool = False
+    #: The time of a record, where the list comes by period, or empty.
+    time_field: str = ""
+    #: What tells records of one time apart.
+    id_field: str = "id"
+    #: Until when a record lasts, or empty.
+    end_field: str = ""
+    #: Days that a period has at most, or 0.
+    max_days: int = 0
+    #: Are the ends of a period whole seconds?
+    whole_seconds: bool = False
+    #: Does it take ``sort_by``?
+    is_sortable: bool = False
 
 
 _Wrapper = Optional[str]
 
 _WrapperEntry = Union[None, str, Tuple[_Wrapper, _Wrapper]]
+
+# Notes without a value.
+_FLAGS = {
+    "from": "from_required",
+    "seconds": "whole_seconds",
+    "sorted": "is_sortable",
+}
 
 _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after")
 
@@ -1149,20 +1188,31 @@ def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
     notes: Dict[str, Any] = {"is_optional": wrappers.endswith("?")}
     for note in rest.split(",") if rest else ():
         name, _, value = note.partition(":")
-        if name in _PAGINATION_STYLES:
+        if name in _FLAGS:
+            notes[_FLAGS[name]] = True
+        elif name in _PAGINATION_STYLES:
             notes["pagination"] = name
-        elif name.startswith("max"):
-            notes["max_limit"] = int(name[3:])
         elif name in ("plain", "comma"):
             named = notes.get(f"{name}_params", frozenset())
             notes[f"{name}_params"] = named | {value}
         elif name == "early":
             notes["early_access"] = value
-        elif name == "from":
-            notes["from_required"] = True
         else:
-            raise ValueError(f"unknown note {note!r} in {text!r}")
+            notes.update(_parse_other_note(note, text))
     return method, wrappers or None, _Operation(**notes)
+
+
+def _parse_other_note(note: str, text: str) -> Dict[str, Any]:
+    name, *values = note.split(":")
+    if name == "history":
+        return dict(zip(("time_field", "id_field"), values))
+    if name == "lasts":
+        return {"end_field": values[0]}
+    number = re.fullmatch("(max|days)([0-9]+)", note)
+    if number is None:
+        raise ValueError(f"unknown note {note!r} in {text!r}")
+    field = "max_limit" if number.group(1) == "max" else "max_days"
+    return {field: int(number.group(2))}
 
 
 def _wrapper_entry(wrappers: str) -> _WrapperEntry:
@@ -3423,6 +3473,14 @@ class _Task(Generic[_Result]):
             del self._call
             self._done.set()
 
+    @property
+    def is_done(self) -> bool:
+        return self._done.is_set()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
     def result(self) -> _Result:
         """Wait for the call; return its result, or raise its error."""
         self._done.wait()
@@ -3477,6 +3535,18 @@ def _work(tasks: "queue.Queue[Optional[_Task[Any]]]") -> None:
 
 
 _Fetch = Callable[[List[Tuple[str, Any]], Any], _Page]
+
+
+def _requests_ahead(session: Any, prefetch: Optional[int]) -> int:
+    """The number that ``prefetch`` says, or else that of the session."""
+    ahead = _whole_number(
+        "prefetch", session.prefetch if prefetch is None else prefetch, 0
+    )
+    if ahead > _MAX_PREFETCH:
+        raise ValueError(
+            f"prefetch must be at most {_MAX_PREFETCH}, not {ahead}."
+        )
+    return ahead
 
 
 class _PagesOnDemand:
@@ -3608,6 +3678,1148 @@ class _PagesAhead(_PagesOnDemand):
         self._closed.set()
         self._ahead.clear()
         self._workers.close()
+
+
+# ---------------------------------------------------------------------------
+# Periods
+# ---------------------------------------------------------------------------
+#
+# All records of a period, oldest first. The period is cut into windows, and
+# these are split until the API gives all that is in one. It is not documented
+# whether the ends of a query are within it, nor how exactly times are
+# compared. Therefore a window is asked for from a second before it on, and
+# the records' own times tell which of them belong to it: so windows are
+# independent of each other.
+#
+# Two queries over the parts of a third either overlap, or leave a gap. If
+# their totals add up to at least that of the third, the gap is empty.
+#
+# A time is an instant: microseconds since 1970 began, in UTC.
+
+_SECOND = 1000000
+_MILLISECOND = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+# Of a shift that has no beginning.
+_ALWAYS = -(10**18)
+
+# Since when there are records, where a list takes short periods only:
+# PagerDuty was founded in 2009, and audits its users since December 2020.
+_FIRST_YEAR = "2009-01-01"
+_FIRST_AUDIT = "2020-12-02"
+
+# What iter_history says itself, in the query and in the body.
+_HISTORY_PARAMS = {"since", "until", "date_range", "total", "sort_by"}
+_HISTORY_PARAMS |= {"cursor", "offset"}
+_HISTORY_FILTERS = {"created_at_start", "created_at_end"}
+_HISTORY_BODY = {"starting_after", "ending_before", "order", "order_by"}
+_HISTORY_BODY |= {"time_zone"}
+
+_TIME = (
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"(?:(Z)|([+-])(\d\d):?(\d\d)?)?)?"
+)
+
+# Time of a record, and what tells it apart: its id, or of a shift several.
+_RecordKey = Tuple[int, Any]
+
+
+class HistoryWindow(NamedTuple):
+    """A part of a period, to be read by :meth:`APISession.iter_history`.
+
+    It can be pickled. All windows of a plan together have each record once.
+    """
+
+    #: Path or URL of the list.
+    url: str
+    #: The time from which on records belong to it, in UTC.
+    since: datetime
+    #: The time before which they do.
+    until: datetime
+    #: Records as the API counts them, some of the adjoining seconds among
+    #: them; None where it does not tell.
+    count: Optional[int]  # type: ignore[assignment]
+    #: Query parameters.
+    params: Any
+    #: Body, at endpoints that are paginated by POST.
+    json: Any
+
+
+class _LaterWindow(HistoryWindow):
+    """A window of shifts, without those that began before it."""
+
+    __slots__ = ()
+
+
+def _instant(text: Any, needs_zone: bool = True) -> int:
+    """The instant of a time in ISO 8601.
+
+    :raises ValueError: it is none
+    """
+    match = re.fullmatch(_TIME, text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no time in ISO 8601")
+    year, month, day, hour, minute, second = map(int, match.groups("0")[:6])
+    fraction, utc, sign, hours, minutes = match.groups("0")[6:]
+    if needs_zone and match.group(4) and utc == sign == "0":
+        raise ValueError(f"{text!r} has no time zone: add Z, or an offset")
+    moment = datetime(year, month, day, hour, minute, second, 0, timezone.utc)
+    instant = (moment - _EPOCH) // _MICROSECOND + int(f"{fraction:0<6}"[:6])
+    ahead = (int(hours) * 60 + int(minutes)) * 60 * _SECOND
+    return instant + (ahead if sign == "-" else -ahead)
+
+
+def _instant_of(name: str, value: Any) -> int:
+    """The instant that an argument stands for.
+
+    :raises ValueError: it is no time, or one without a zone
+    """
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(*value.timetuple()[:6], tzinfo=timezone.utc)
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{name} has no time zone: {value!r}")
+        return (value - _EPOCH) // _MICROSECOND
+    try:
+        return _instant(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be an aware datetime, a date, or a time in ISO "
+            f"8601 with its zone: {error}."
+        ) from None
+
+
+def _moment_of(instant: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=instant)
+
+
+def _spell_instant(instant: int) -> str:
+    spelling = "microseconds"
+    if instant % _SECOND == 0:
+        spelling = "seconds"
+    elif instant % _MILLISECOND == 0:
+        spelling = "milliseconds"
+    moment = _moment_of(instant).replace(tzinfo=None)
+    return moment.isoformat(timespec=spelling) + "Z"
+
+
+def _second_of(instant: int) -> int:
+    return instant // _SECOND * _SECOND
+
+
+def _next_second(instant: int) -> int:
+    """The instant, rounded up."""
+    return -(-instant // _SECOND) * _SECOND
+
+
+class _Records(NamedTuple):
+    """What was received: records with their keys, and the total."""
+
+    total: int
+    items: List[Tuple[_RecordKey, Any]]
+
+
+class _HistoryList:
+    """A list that comes by period, and how it is asked for.
+
+    :param fetch: asks the API for a page, by its query and its body
+    """
+
+    def __init__(
+        self,
+        path: str,
+        operation: _Operation,
+        pairs: List[Tuple[str, Any]],
+        json: Any,
+        limit: int,
+        fetch: _Fetch,
+    ) -> None:
+        self.path = path
+        self.operation = operation
+        self.has_total = operation.pagination in ("", "offset")
+        self._pairs, self._json, self._limit = pairs, json, limit
+        self._fetch = fetch
+
+    def query(self, since: int, until: int, sort_by: str) -> _PagePosition:
+        """The first page of a query."""
+        begin, end = _spell_instant(since), _spell_instant(until)
+        pairs, body = list(self._pairs), self._json
+        if self.operation.pagination == "starting_after":
+            filters = dict(body.get("filters") or {})
+            filters.update(created_at_start=begin, created_at_end=end)
+            body = dict(body, filters=filters, order="asc")
+            body.update(order_by="created_at", time_zone="Etc/UTC")
+        else:
+            pairs += [("since", begin), ("until", end)]
+            pairs += [("sort_by", sort_by)] if sort_by else []
+        kind = _PAGE_POSITIONS[self.operation.pagination]
+        return kind(self.path, pairs, self._limit, self.has_total, body)
+
+    def first_time(self) -> Optional[int]:
+        """Since when there are records; None: there is none at all."""
+        if self.operation.is_sortable:
+            order = [("sort_by", "created_at:asc"), ("limit", 1)]
+            query = [*self._pairs, ("date_range", "all"), *order]
+            page = self._fetch(query, None)
+            keys = [self._key(record, page) for record in page.records]
+            return min(keys)[0] if keys else None
+        if not self.operation.max_days:
+            return 0
+        return _instant(_FIRST_YEAR if self.has_total else _FIRST_AUDIT)
+
+    def first_page(self, query: _PagePosition) -> _Records:
+        return self._records(self._fetch(query.query, None))
+
+    def stretch(self, query: _OffsetPosition, start: int, end: int) -> Any:
+        """The pages from an offset to another, however short they are."""
+        pages = []
+        while start < end:
+            limit = min(query.limit, end - start)
+            pages.append(
+                self._records(self._fetch(query.query_of(start, limit), None))
+            )
+            received = len(pages[-1].items)
+            if not received:
+                break
+            start += received
+        return pages
+
+    def follow(self, query: _PagePosition, most: int) -> _Records:
+        """All pages of a query with cursors, unless there are too many."""
+        position: Optional[_PagePosition] = query
+        items: List[Tuple[_RecordKey, Any]] = []
+        while position is not None:
+            page = self._fetch(position.query, position.body)
+            items += self._records(page).items
+            if len(items) > most:
+                return _Records(sys.maxsize, [])
+            position = position.next_page(page)
+        return _Records(len(items), items)
+
+    def _records(self, page: _Page) -> _Records:
+        total = page.total
+        if self.has_total and total == "?":
+            raise _schema_error(page.response, "a total", repr(total))
+        keys = [self._key(record, page) for record in page.records]
+        items = list(zip(keys, page.records))
+        return _Records(cast(int, total) if self.has_total else 0, items)
+
+    def _key(self, record: Any, page: _Page) -> _RecordKey:
+        operation = self.operation
+        try:
+            when = record.get(operation.time_field)
+            if operation.end_field:
+                return self.end_of(when, _ALWAYS), self._name_of_shift(record)
+            return _instant(when, False), str(record[operation.id_field])
+        except (AttributeError, LookupError, TypeError, ValueError):
+            names = (operation.time_field, operation.id_field)
+            raise _schema_error(
+                page.response,
+                f"records with a time at {names[0]!r} and {names[1]!r}",
+                truncate_text(repr(record)),
+            ) from None
+
+    def _name_of_shift(self, shift: Any) -> Tuple[str, ...]:
+        parts = ("user", "schedule", "escalation_policy")
+        fields = ("escalation_level", "start", "end")
+        return (
+            *(str((shift.get(part) or {}).get("id")) for part in parts),
+            *(str(shift.get(field)) for field in fields),
+        )
+
+    def end_of(self, when: Any, default: int) -> int:
+        return default if when is None else _instant(when, False)
+
+
+class _Reading:
+    """A query, and what was received of it so far.
+
+    :param put: has a call made in a worker
+    :param most: of a query with cursors: records, beyond which it is ended
+    """
+
+    def __init__(
+        self,
+        source: _HistoryList,
+        put: Callable[[Callable[[], Any]], "_Task[Any]"],
+        ends: Tuple[int, int],
+        most: int = 0,
+        sort_by: str = "",
+        number: int = 0,
+    ) -> None:
+        self.since, self.until = ends
+        self.number = number  # of the windows that were given before
+        self._source, self._put = source, put
+        self._query: Any = source.query(*ends, sort_by)
+        if source.has_total:
+            self.first = put(partial(source.first_page, self._query))
+        else:
+            self.first = put(partial(source.follow, self._query, most))
+        self.rest: Optional[List[_Task[Any]]] = None
+
+    @property
+    def total(self) -> int:
+        """Records in it, as the API counts them. Waits for the answer."""
+        return cast(int, self.first.result().total)
+
+    def ask_rest(self) -> None:
+        """Ask for what the first page has not."""
+        if self.rest is not None:
+            return
+        self.rest = []
+        stride = len(self.first.result().items)
+        end = min(self.total, int(ITERATION_LIMIT))
+        for start in range(stride, end, stride) if stride else ():
+            stop = min(start + stride, end)
+            call = partial(self._source.stretch, self._query, start, stop)
+            self.rest.append(self._put(call))
+
+    def records(self) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+        """All records by what tells them apart. Waits for the answers.
+
+        None: they are not all there, because the list changed meanwhile.
+        """
+        self.ask_rest()
+        first = self.first.result()
+        parts = [first]
+        for task in self.rest or ():
+            parts += task.result()
+        found = {item[0][1]: item for part in parts for item in part.items}
+        if not self._source.has_total:
+            return found
+        count = len(found)
+        if self._source.operation.end_field:
+            # Without ids, two may be alike.
+            count = sum(len(part.items) for part in parts)
+        is_steady = all(part.total == first.total for part in parts)
+        is_whole = count == min(first.total, int(ITERATION_LIMIT))
+        return found if is_steady and is_whole else None
+
+
+class _Window:
+    """A part of the period, and its place among the others.
+
+    :param is_first: has it those shifts that began before, too?
+    :param splits: the splits by which it came about, the earliest first
+    """
+
+    def __init__(
+        self,
+        since: int,
+        until: int,
+        is_first: bool,
+        splits: Tuple["_Split", ...] = (),
+    ) -> None:
+        self.since, self.until, self.is_first = since, until, is_first
+        self.splits = splits
+        self.attempts = 0
+        self.total: Optional[int] = None  # when it was first asked for
+        self.reading: Optional[_Reading] = None
+
+    @property
+    def ends(self) -> Tuple[int, int]:
+        """The ends of the query."""
+        return _second_of(self.since) - _SECOND, _next_second(self.until)
+
+    @property
+    def seconds(self) -> int:
+        return (self.ends[1] - self.ends[0]) // _SECOND - 1
+
+    def parts(self, middle: int) -> List["_Window"]:
+        return [
+            _Window(self.since, middle, self.is_first, self.splits),
+            _Window(middle, self.until, False, self.splits),
+        ]
+
+
+class _Split:
+    """A window that was split, and the two that came of it."""
+
+    def __init__(self, whole: _Window, total: int) -> None:
+        self.whole, self.total = whole, total
+        self.is_proved = False
+        middle = (whole.ends[0] + whole.ends[1] + _SECOND) // 2
+        self.parts = whole.parts(_second_of(middle))
+        for part in self.parts:
+            part.splits += (self,)
+
+
+# ---------------------------------------------------------------------------
+# History
+# ---------------------------------------------------------------------------
+#
+# The reader splits windows, and reads several at once. It gives their records
+# in order, and none before it is proved that all of them are there.
+
+
+class _LateTask(_Task[_Result]):
+    """A call that is made when its result is needed."""
+
+    def result(self) -> _Result:
+        if not self.is_done:
+            self.run()
+        return super().result()
+
+
+def _warn_incomplete(session: Any, text: str) -> None:
+    session.log.info("%s", text)
+    warnings.warn(text, PDIncompleteWarning, stacklevel=_callers_level(2))
+
+
+class _HistoryReader:
+    """Reads the windows of a period in their order, some of them ahead.
+
+    :param ahead: requests that may be under way at once; 0: each is made
+        when its answer is needed
+    """
+
+    def __init__(self, source: _HistoryList, session: Any, ahead: int) -> None:
+        self.source = source
+        self.closed = threading.Event()  # when nobody waits any more
+        self.start_clock: Callable[[], Any] = dict  # of the deadline
+        self._session = session
+        self._ahead = ahead
+        self._process = os.getpid()
+        self._workers = _Workers(ahead) if ahead else None
+        self._windows: List[_Window] = []  # that are still to be given
+        self._given = 0  # windows
+        self._held = 0  # records of the window that is being given
+
+    # -- Requests -----------------------------------------------------------
+
+    def _put(self, call: Callable[[], Any]) -> "_Task[Any]":
+        if self._workers is None:
+            return _LateTask(call)
+        return self._workers.put(call)
+
+    def _after_fork(self) -> None:
+        """Ask anew: the threads are in the process that forked."""
+        self._process = os.getpid()
+        self._workers = _Workers(self._ahead)
+        for window in self._windows:
+            window.reading = None
+
+    def _read(
+        self, ends: Tuple[int, int], most: int = 0, sort_by: str = ""
+    ) -> _Reading:
+        return _Reading(
+            self.source, self._put, ends, most, sort_by, self._given
+        )
+
+    def close(self) -> None:
+        self.closed.set()
+        self._windows.clear()
+        if self._workers is not None:
+            self._workers.close()
+
+    # -- Windows ------------------------------------------------------------
+
+    def begin(self, since: int, until: int, is_first: bool) -> None:
+        """Set the period, cut into windows that the API takes."""
+        self._windows = []
+        longest = self.source.operation.max_days * 86400 * _SECOND
+        while since < until:
+            end = until
+            if longest:
+                end = min(until, _second_of(since) + longest - _SECOND)
+            self._windows.append(_Window(since, end, is_first))
+            since, is_first = end, False
+
+    def plan(self) -> Iterator[_Window]:
+        """The windows, with their totals and unread."""
+        if not self.source.has_total:
+            yield from self._windows
+            return
+        while self._windows:
+            window = self._next_window()
+            if window is not None:
+                self._take(window)
+                yield window
+
+    def read(self) -> Iterator[List[Tuple[_RecordKey, Any]]]:
+        """The records of the windows: lists, each with its last one first."""
+        while self._windows:
+            self._held = 0
+            window = self._next_window()
+            if window is None:
+                continue
+            records = self._own_records(window)
+            if records is None:
+                self._again(window, "it changed each time while it was read")
+                continue
+            self._take(window)
+            self._held = len(records)
+            self.look_ahead()
+            if records:
+                yield sorted(records, key=itemgetter(0), reverse=True)
+
+    def _take(self, window: _Window) -> None:
+        del self._windows[0]
+        window.reading = None
+        self._given += 1
+
+    def _ask(self, window: _Window) -> _Reading:
+        """The reading of a window, begun unless it is."""
+        reading = window.reading
+        if reading is not None and self._is_old(reading):
+            reading = None
+        if reading is None:
+            limit = int(ITERATION_LIMIT)
+            most = limit if window.seconds > 1 else sys.maxsize
+            reading = window.reading = self._read(window.ends, most)
+        return reading
+
+    def _is_old(self, reading: _Reading) -> bool:
+        """Was a first page received long before the others are asked for?
+
+        A record may have left the list since then, and another come.
+        """
+        first = reading.first
+        return (
+            self.source.has_total
+            and reading.rest is None
+            and reading.number < self._given - bool(self._ahead)
+            and first.is_done
+            and not first.has_failed
+            and reading.total > len(first.result().items)
+        )
+
+    def _total(self, window: _Window) -> int:
+        total = self._ask(window).total
+        if window.total is None:
+            window.total = total
+        return total
+
+    def _next_window(self) -> Optional[_Window]:
+        """The first window, split as far as it has to be, and proved.
+
+        None: look again.
+        """
+        self.look_ahead()
+        window = self._windows[0]
+        self._total(window)
+        if self._is_too_large(window):
+            self._split(0)
+            return None
+        for split in window.splits:
+            if not (split.is_proved or self._prove(split)):
+                return None
+        return window
+
+    def _is_too_large(self, window: _Window) -> bool:
+        """Must a window be split? That of a second cannot be."""
+        first = self._ask(window).first
+        return (
+            window.seconds > 1
+            and not first.has_failed
+            and (first.result().total > ITERATION_LIMIT)
+        )
+
+    def _split(self, index: int) -> None:
+        window = self._windows[index]
+        self._total(window)
+        split = _Split(window, self._ask(window).total)
+        self._windows[index : index + 1] = split.parts
+        window.reading = None
+
+    def _prove(self, split: _Split) -> bool:
+        """Are all records of the whole in one of the parts?
+
+        If not, the whole takes the place of what came of it.
+        """
+        if self.source.has_total:
+            for part in split.parts:
+                if part.total is None:
+                    self._total(part)
+            found = sum(cast(int, part.total) for part in split.parts)
+            if found < split.total:
+                whole = split.whole
+                self._windows = [
+                    w for w in self._windows if split not in w.splits
+                ]
+                self._windows.insert(0, whole)
+                self._again(whole, f"its halves have {found} of these")
+                return False
+        split.is_proved = True
+        return True
+
+    def _again(self, window: _Window, problem: str) -> None:
+        """Let a window be read again, unless that is hopeless."""
+        window.attempts += 1
+        if window.attempts > _MAX_REREADS:
+            raise PDIncompleteError(
+                f"{self._named(window)}, {window.total} records: {problem}."
+            )
+        window.reading = window.total = None
+
+    def _named(self, window: _Window) -> str:
+        since, until = _spell_instant(window.since), window.until
+        return f"{self.source.path} {since} to {_spell_instant(until)}"
+
+    def look_ahead(self) -> None:
+        """Ask for what comes next, as far as two windows of records go."""
+        if not self._ahead:
+            return
+        if self._process != os.getpid():
+            self._after_fork()
+        limit = int(ITERATION_LIMIT)
+        room = 2 * limit - self._held
+        index = unanswered = 0
+        while room > 0 and index < min(len(self._windows), 2 * self._ahead):
+            reading = self._ask(self._windows[index])
+            if not reading.first.is_done:
+                unanswered += 1
+                if unanswered >= self._ahead:
+                    return
+                # Of a list with cursors all records may be on their way.
+                room -= 0 if self.source.has_total else limit
+            elif self._is_too_large(self._windows[index]):
+                self._split(index)
+                continue
+            elif reading.first.has_failed or reading.total > limit:
+                return  # until it is needed
+            else:
+                room -= reading.total
+                if room >= 0:
+                    reading.ask_rest()
+            index += 1
+
+    # -- Records ------------------------------------------------------------
+
+    def _own_records(
+        self, window: _Window
+    ) -> Optional[List[Tuple[_RecordKey, Any]]]:
+        """The records that belong to a window; None: it has changed."""
+        reading = self._ask(window)
+        if reading.total > ITERATION_LIMIT and self.source.has_total:
+            found = self._read_second(window, reading)
+        else:
+            found = reading.records()
+        if found is None:
+            return None
+        return [item for item in found.values() if self._has(window, item)]
+
+    def _has(self, window: _Window, item: Tuple[_RecordKey, Any]) -> bool:
+        (when, _), record = item
+        end_field = self.source.operation.end_field
+        if end_field and window.is_first:
+            end = self.source.end_of(record.get(end_field), sys.maxsize)
+            return when < window.until and end > window.since
+        near = 2 * _SECOND
+        if not end_field and not (
+            window.since - near <= when < window.until + near
+        ):
+            raise PDIncompleteError(
+                f"{self._named(window)}: the API answered with a record of "
+                f"{_spell_instant(when)}; it does not keep to the period."
+            )
+        return window.since <= when < window.until
+
+    def _read_second(
+        self, window: _Window, whole: _Reading
+    ) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+        """The records of a second in which there are too many for a query."""
+        found: Dict[Any, Tuple[_RecordKey, Any]] = {}
+        second = _second_of(window.since)
+        parts = self._parts(whole, second)
+        for part in {(p.since, p.until): p for p in parts}.values():
+            if part.total <= ITERATION_LIMIT:
+                records = part.records()
+            elif self._is_beside(part, second):
+                continue
+            else:
+                records = self._from_both_ends(part)
+                if records is None and window.attempts:
+                    self._refuse(window, part)
+                    records = part.records()
+            if records is None:
+                return None
+            found.update(records)
+        return found
+
+    def _parts(self, whole: _Reading, second: int) -> List[_Reading]:
+        """Queries with all records of a second that a query has.
+
+        A query whose end lies before the second has none of it, whatever its
+        ends mean; nor has one that begins behind it.
+        """
+        if whole.until < second or whole.since >= second + _SECOND:
+            return []
+        if whole.total <= ITERATION_LIMIT:
+            return [whole]
+        for pairs in self._divisions(whole.since, whole.until):
+            parts = [self._read(ends) for ends in pairs]
+            try:
+                totals = [part.total for part in parts]
+            except PDHTTPError as error:
+                if error.response.status_code != 400:
+                    raise
+                continue  # Of fractions of a second it does not know.
+            if sum(totals) >= whole.total:
+                return [p for part in parts for p in self._parts(part, second)]
+        return [whole]
+
+    def _is_beside(self, part: _Reading, second: int) -> bool:
+        """Is what cannot be divided of another second than this one?
+
+        A query as short as can be has records of one instant only, be it
+        that of its beginning or that of its end. Its first page tells which.
+        """
+        is_short = part.until - part.since == self._units[-1]
+        times = {key[0] for key, _ in part.first.result().items}
+        return is_short and not any(
+            second <= when < second + _SECOND for when in times
+        )
+
+    @property
+    def _units(self) -> Tuple[int, ...]:
+        """How exactly the list may compare times."""
+        is_coarse = self.source.operation.whole_seconds
+        return (_SECOND,) if is_coarse else (_SECOND, _MILLISECOND)
+
+    def _divisions(
+        self, since: int, until: int
+    ) -> Iterator[Tuple[Tuple[int, int], Tuple[int, int]]]:
+        """Two queries each, which may have all that one query has.
+
+        Which of them do, depends on what the ends mean.
+        """
+        for unit in self._units:
+            if since % unit or until % unit:
+                continue
+            length = (until - since) // unit
+            if length == 1:
+                yield (since, since), (until, until)
+            elif length > 1:
+                middle = since + length // 2 * unit
+                for begin in (middle, middle + unit, middle - unit):
+                    if since < begin <= until:
+                        yield (since, middle), (begin, until)
+
+    def _from_both_ends(
+        self, whole: _Reading
+    ) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+        """The records of a query, in two orders; None: that is not all."""
+        is_possible = self.source.operation.is_sortable
+        if not is_possible or whole.total > 2 * ITERATION_LIMIT:
+            return None
+        found: Dict[Any, Tuple[_RecordKey, Any]] = {}
+        ends = whole.since, whole.until
+        for order in ("asc", "desc"):
+            sort_by = f"created_at:{order},incident_number:{order}"
+            reading = self._read(ends, 0, sort_by)
+            records = reading.records()
+            if records is None or reading.total != whole.total:
+                return None
+            found.update(records)
+        return found if len(found) == whole.total else None
+
+    def _refuse(self, window: _Window, part: _Reading) -> None:
+        """Say that a window cannot be read whole."""
+        limit = int(ITERATION_LIMIT)
+        text = (
+            f"{self._named(window)}: there are {part.total} records, which "
+            f"cannot be divided further, and the API gives {limit} of these. "
+            "Narrow the query down (by service, team ...)."
+        )
+        if self._session.require_complete_results:
+            raise PDIncompleteError(text)
+        _warn_incomplete(self._session, text)
+
+    # -- Counting -----------------------------------------------------------
+
+    def count(self) -> Union[int, str]:
+        """The number of records in all windows; "?": it cannot be told."""
+        if not self.source.has_total:
+            return "?"
+        return sum(map(self._count, self._windows))
+
+    def _count(self, window: _Window) -> int:
+        """Records of a window: its total, but for those around it.
+
+        They are in a short query that begins where that of the window does,
+        or ends there. If there are too many in it, a second is split off.
+        """
+        since, until = window.since, window.until
+        if window.seconds == 1:
+            return self._count_second(window)
+        total = self._total(window)
+        begin, end = window.ends
+        before = self._read((begin, _next_second(since)))
+        if before.total > ITERATION_LIMIT:
+            return self._count_parts(window, begin + 2 * _SECOND)
+        after = self._read((_second_of(until) - _SECOND, end))
+        if after.total > ITERATION_LIMIT:
+            return self._count_parts(window, end - _SECOND)
+        foreign = {}
+        for reading in (before, after):
+            found = reading.records()
+            if found is None:
+                self._again(window, "it changed each time it was counted")
+                return self._count(window)
+            foreign.update(found)
+        return total - sum(
+            not self._has(window, item) for item in foreign.values()
+        )
+
+    def _count_parts(self, window: _Window, middle: int) -> int:
+        return sum(map(self._count, window.parts(middle)))
+
+    def _count_second(self, window: _Window) -> int:
+        records = self._own_records(window)
+        while records is None:
+            self._again(window, "it changed each time it was counted")
+            records = self._own_records(window)
+        return len(records)
+
+
+# ---------------------------------------------------------------------------
+# Resuming
+# ---------------------------------------------------------------------------
+#
+# What a caller of iter_history holds, and what goes on elsewhere.
+
+
+class _Place:
+    """How far an iteration has come.
+
+    :param since: None: from the first record on, whose time is not known yet
+    :param key: of the last record that was given; None: none was
+    """
+
+    def __init__(
+        self,
+        path: str,
+        since: Optional[int],
+        until: int,
+        is_first: bool = True,
+    ) -> None:
+        self.path = path
+        self.since, self.until, self.is_first = since, until, is_first
+        self.count = 0
+        self.key: Optional[_RecordKey] = None
+
+    def position(self) -> Dict[str, Any]:
+        position: Dict[str, Any] = {"url": self.path, "count": self.count}
+        if self.since is not None:
+            position["since"] = _spell_instant(self.since)
+        position["until"] = _spell_instant(self.until)
+        if self.key is not None:
+            when, name = self.key
+            position["after"] = [
+                None if when == _ALWAYS else _spell_instant(when),
+                list(name) if isinstance(name, tuple) else name,
+            ]
+        return position
+
+    def resume(self, position: Any, has_until: bool) -> None:
+        """Go on where another iteration was.
+
+        :param has_until: the caller has said where the period ends
+        :raises ValueError: it is no position in this list
+        """
+        try:
+            path, self.count = position["url"], position["count"] + 0
+            until = _instant(position["until"])
+            if "since" in position:
+                self.since = _instant(position["since"])
+            if "after" in position:
+                when, name = position["after"]
+                name = tuple(name) if isinstance(name, list) else name
+                self.key = (
+                    _ALWAYS if when is None else _instant(when),
+                    name,
+                )
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                "resume must be the position of an iteration over a "
+                f"history, not {truncate_text(repr(position))}."
+            ) from None
+        if path != self.path:
+            raise ValueError(f"resume is a position in {path}.")
+        if not has_until:
+            self.until = until
+
+    def rest(self) -> Tuple[int, bool]:
+        """Where to go on, and whether those that began before are wanted."""
+        since = cast(int, self.since)
+        if self.key is None or self.key[0] < since:
+            return since, self.is_first
+        return _second_of(self.key[0]), False
+
+
+class HistoryIterator(Iterator[Any]):
+    """Gives the records of :meth:`APISession.iter_history`."""
+
+    def __init__(self, records: Iterator[Any], place: _Place) -> None:
+        self._records = records
+        self._place = place
+
+    def __iter__(self) -> "HistoryIterator":
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._records)
+
+    @property
+    def position(self) -> Dict[str, Any]:
+        """Where the iteration is: behind the last record that it gave.
+
+        A small dict that JSON can hold. With it as ``resume``, another
+        iteration goes on there, also in another process.
+        """
+        return self._place.position()
+
+    def close(self) -> None:
+        """End the iteration, and the requests that are under way for it."""
+        cast(Any, self._records).close()
+
+
+def _history_records(
+    session: Any,
+    reader: _HistoryReader,
+    place: _Place,
+    item_hook: Optional[_ItemHook],
+) -> Iterator[Any]:
+    """The records behind a place, which is moved along."""
+    lists = _lists_behind(reader, place, item_hook is not None)
+    total: Union[int, str] = "?"
+    try:
+        while True:
+            try:
+                total, records = next(lists)
+            except StopIteration:
+                return
+            except PDHTTPError as error:
+                is_status = error.response.status_code // 100 != 2
+                if session.require_complete_results or not is_status:
+                    raise
+                _warn_incomplete(session, f"The history ends here: {error}")
+                return
+            while records:
+                key, record = records.pop()
+                if item_hook is not None:
+                    item_hook(record, place.count + 1, total)
+                place.key, place.count = key, place.count + 1
+                yield record
+                if place.count % 100 == 0:
+                    reader.look_ahead()
+    finally:
+        lists.close()
+        reader.close()
+
+
+def _lists_behind(
+    reader: _HistoryReader, place: _Place, needs_total: bool
+) -> Generator[Tuple[Union[int, str], List[Any]], None, None]:
+    """The total, and the records of a window that are still to be given."""
+    total: Union[int, str] = "?"
+    _begin_history(reader, place)
+    if needs_total:
+        total = reader.count()
+    since, is_first = place.rest()
+    last = place.key
+    if last is not None:
+        reader.begin(since, place.until, is_first)
+    for records in reader.read():
+        if last is not None:
+            records = [item for item in records if item[0] > last]
+        yield total, records
+
+
+def _begin_history(reader: _HistoryReader, place: _Place) -> None:
+    """Set the whole period, from the first record on if that is wanted."""
+    reader.start_clock()
+    if place.since is None:
+        first = reader.source.first_time()
+        place.since = place.until if first is None else first
+    reader.begin(place.since, place.until, place.is_first)
+
+
+def _history_period(since: Any, until: Any) -> Tuple[Optional[int], int]:
+    begin = None if since is None else _instant_of("since", since)
+    now = datetime.now(timezone.utc)
+    end = _instant_of("until", now if until is None else until)
+    if begin is not None and begin > end:
+        raise ValueError("since must not be later than until.")
+    return begin, end
+
+
+def _history_operation(path: str, json: Any) -> _Operation:
+    """How a list is asked for by period.
+
+    :raises URLError: it has no history
+    :raises ValueError: it takes no body
+    """
+    for method in ("GET", "POST"):
+        operation = _operation(method, path)
+        if operation is not None and operation.time_field:
+            break
+    else:
+        raise URLError(
+            f"{path} is no list that the API gives by period. Use iter_all."
+        )
+    if method == "POST":
+        return operation._replace(response=operation.response or "data")
+    if json is not None:
+        raise ValueError(f"{path} is asked for by GET, without json.")
+    return operation
+
+
+def _check_history_params(pairs: List[Tuple[str, Any]], json: Any) -> None:
+    """Refuse what would say otherwise than iter_history does."""
+    names = {name for name, _ in pairs} & _HISTORY_PARAMS
+    if json is not None:
+        if not isinstance(json, abc.Mapping):
+            raise ValueError(
+                f"json must be a dict, not {type(json).__name__}."
+            )
+        filters = json.get("filters") or {}
+        names |= set(json) & _HISTORY_BODY | set(filters) & _HISTORY_FILTERS
+    if names:
+        raise ValueError(
+            f"iter_history sets {', '.join(sorted(names))} itself: a period "
+            "is given by since and until, and comes oldest first."
+        )
+
+
+def _new_history(
+    session: Any,
+    asked: Tuple[Any, Any, Any, Any, Any],
+    page_size: Optional[int] = None,
+    prefetch: Optional[int] = 0,
+    deadline: Any = _SESSION_DEADLINE,
+) -> Tuple[_HistoryReader, _Place]:
+    """Check what is asked for; nothing is sent yet.
+
+    :param asked: URL, since, until, params and json, or a window alone
+    """
+    if isinstance(asked[0], HistoryWindow):
+        if asked[1:] != (None, None, None, None):
+            raise ValueError("A window says itself what is in it.")
+        window = asked[0]
+        asked = (window.url, *window[1:3], window.params, window.json)
+        new = _new_history(session, asked, page_size, prefetch, deadline)
+        new[1].is_first = not isinstance(window, _LaterWindow)
+        return new
+    url, since, until, params, json = asked
+    url = _url_of(url)
+    path = session.canonical_path(url)
+    operation = _history_operation(path, json)
+    endpoint, pairs = _split_query(url, params)
+    if operation.pagination == "starting_after":
+        json = {} if json is None else json
+        page_size = operation.max_limit if page_size is None else page_size
+    _check_history_params(pairs, json)
+    if json and "limit" in json:
+        pairs.append(("limit", json["limit"]))
+    limit = session._page_limit(pairs, page_size, operation)
+    located = _locate(session.url, endpoint)
+    located.unwanted = threading.Event()
+    session._begin_deadline(deadline)  # So that a wrong one is said at once.
+    options: Dict[str, Any] = {}
+    fetch = partial(session._fetch_page, located, operation.response, options)
+    source = _HistoryList(path, operation, pairs, json, limit, fetch)
+    reader = _HistoryReader(
+        source, session, _requests_ahead(session, prefetch)
+    )
+    reader.closed = located.unwanted
+    reader.start_clock = lambda: options.update(
+        session._shared_deadline(deadline)
+    )
+    period = _history_period(since, until)
+    return reader, _Place(_plain_path(session.url, located), *period)
+
+
+class _HistoryMethods:
+    """The methods of :class:`APISession` that read histories."""
+
+    def iter_history(
+        self: Any,
+        url: Union[str, HistoryWindow],
+        since: Any = None,
+        until: Any = None,
+        params: Any = None,
+        page_size: Optional[int] = None,
+        item_hook: Optional[_ItemHook] = None,
+        prefetch: Optional[int] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+        resume: Optional[Mapping[str, Any]] = None,
+        json: Any = None,
+    ) -> HistoryIterator:
+        """Iterate over all records of a period, however many they are.
+
+        Each comes once, oldest first and then by id, if ``since <= time <
+        until`` by its own time. On-call shifts are those that overlap the
+        period.
+
+        :param url: path or URL of the list; or a window that
+            :meth:`plan_history` gave, alone
+        :param since: aware datetime, date (midnight in UTC), or a time in
+            ISO 8601 with its zone; None: from the first record on
+        :param until: the same; None: the moment of this call
+        :param params: more query parameters
+        :param page_size: records to ask for with each page
+        :param item_hook: called with each record, its number from 1, and
+            the exact total, or ``"?"`` where the list has cursors
+        :param prefetch: requests that may be under way, in place of
+            :attr:`~APISession.prefetch`
+        :param deadline: seconds in which the whole iteration ends, in place
+            of :attr:`~APISession.deadline`
+        :param resume: ``position`` of an earlier iteration with the same
+            arguments; this one goes on behind its last record
+        :param json: body, at endpoints that are paginated by POST
+        :returns: iterator with ``close()`` and ``position``
+        :raises URLError: the API does not give the list by period
+        :raises ValueError: an argument, such as a time without a zone
+        :raises PDIncompleteError: a window cannot be read whole; see also
+            :attr:`~APISession.require_complete_results`
+        :raises PDHTTPError: a page has an error status
+        :raises PDServerError: a record has no time
+        :raises PDDeadlineError: the deadline has passed
+        """
+        asked = (url, since, until, params, json)
+        reader, place = _new_history(
+            self, asked, page_size, prefetch, deadline
+        )
+        if resume is not None:
+            place.resume(resume, until is not None)
+        records = _history_records(self, reader, place, item_hook)
+        return HistoryIterator(records, place)
+
+    def plan_history(
+        self: Any,
+        url: str,
+        since: Any,
+        until: Any = None,
+        params: Any = None,
+        json: Any = None,
+    ) -> List[HistoryWindow]:
+        """Cut a period into windows that can be read independently.
+
+        They are for workers, each of which gives its window to
+        :meth:`iter_history`. Together they have each record of the period
+        once.
+
+        :param url: path or URL of the list
+        :param since: as for :meth:`iter_history`
+        :param until: the same
+        :param params: more query parameters
+        :param json: body, at endpoints that are paginated by POST
+        :returns: the windows, the earliest first
+        :raises PDClientError: as :meth:`iter_history` does
+        """
+        asked = (url, since, until, params, json)
+        reader, place = _new_history(self, asked)
+        _begin_history(reader, place)
+        windows = []
+        for window in reader.plan():
+            kind = HistoryWindow if window.is_first else _LaterWindow
+            since, until = map(_moment_of, (window.since, window.until))
+            rest = (window.total, params, json)
+            windows.append(kind(_url_of(url), since, until, *rest))
+        return windows
 
 
 # ---------------------------------------------------------------------------
@@ -5772,6 +6984,9 @@ class APISession(PDSession):
             deadline=deadline,
         )
 
+    iter_history = _HistoryMethods.iter_history
+    plan_history = _HistoryMethods.plan_history
+
     def list_all(self, url: str, **kwargs: Any) -> List[Any]:
         """All records of a collection.
 
@@ -5940,13 +7155,7 @@ class APISession(PDSession):
         position = _PAGE_POSITIONS[operation.pagination](
             path, pairs, limit, total, json
         )
-        ahead = _whole_number(
-            "prefetch", self.prefetch if prefetch is None else prefetch, 0
-        )
-        if ahead > _MAX_PREFETCH:
-            raise ValueError(
-                f"prefetch must be at most {_MAX_PREFETCH}, not {ahead}."
-            )
+        ahead = _requests_ahead(self, prefetch)
         self._begin_deadline(deadline)  # So that a wrong one is said at once.
         located = _locate(self.url, endpoint)
         open_source = partial(

@@ -48,6 +48,9 @@ SMALL_DECISIONS = script.Decisions(
         "/nurseries": ("GET=saplings,cursor", "not listed yet"),
         "/beds/{bed_id}": ("GET=-", "listed by now, with another name"),
     },
+    periods={
+        "POST /harvests/search": ("history:picked_at", "it is in the body")
+    },
 )
 
 Described = Dict[str, Any]

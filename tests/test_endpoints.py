@@ -33,6 +33,7 @@ OPERATION = re.compile(
     r"(?P<method>[A-Z]+)"
     r"(?:=(?P<names>-|\w+\??|(?:-|\w+):(?:-|\w+\??)))?"
     r"(?P<notes>(?:,(?:offset|cursor|after|starting_after|from|max\d+"
+    r"|history:\w+(?::\w+)?|lasts:\w+|days\d+|seconds|sorted"
     r"|(?:plain|comma):\w+|early:[\w-]+))*)",
     re.ASCII,
 )
@@ -654,9 +655,86 @@ def test_every_list_parameter_without_brackets_has_its_note(api):
             if kind == "array" and "[]" not in name:
                 joined = found.get("explode") is False
                 expected.add(("comma:" if joined else "plain:") + name)
-        assert expected == {note for note in notes if ":" in note} - {
-            note for note in notes if note.startswith("early:")
-        }, endpoint
+        lists = {n for n in notes if n.startswith(("plain:", "comma:"))}
+        assert expected == lists, endpoint
+
+
+def items_of(api, described):
+    """The properties of the records of a list, with their schemas."""
+    for schema in answered(api, described).values():
+        schema = api.resolve(schema)
+        if schema.get("type") == "array":
+            return properties(api, schema.get("items", {}))
+    return {}
+
+
+@each_document
+def test_every_list_by_period_has_its_notes_or_was_decided(api):
+    for endpoint, _, item, described, notes in with_notes(api):
+        query = documented(api, item, described, "query")
+        by_period = {"since", "until"} <= set(query)
+        by_period = by_period and bool(notes.intersection(STYLES))
+        times = {n for n in notes if n.startswith("history:")}
+        method, _, path = endpoint.partition(" ")
+        endpoint = f"{method.upper()} {path}"
+        if endpoint in api.decisions.periods:
+            decided, reason = api.decisions.periods[endpoint]
+            assert reason
+            assert set(filter(None, decided.split(","))) <= notes, endpoint
+            assert bool(decided) == bool(times), endpoint
+            continue
+        assert by_period == bool(times), endpoint
+        if by_period:
+            records = items_of(api, described)
+            assert times == {
+                "history:" + name
+                for name, found in records.items()
+                if api.resolve(found).get("format") == "date-time"
+            }, endpoint
+            text = json.dumps(query["until"])
+            assert ("hh:mm:ssZ" in text) == ("seconds" in notes), endpoint
+            days = {n for n in notes if n.startswith("days")}
+            stated = "31 days" in text or "3 months" in text
+            assert bool(days) == stated, endpoint
+
+
+@pytest.mark.parametrize(
+    "method, path, expected",
+    [
+        ("GET", "/incidents", {"history:created_at", "days180", "sorted"}),
+        ("GET", "/log_entries", {"history:created_at"}),
+        ("GET", "/notifications", {"history:started_at", "days88"}),
+        ("GET", "/change_events", {"history:timestamp", "seconds"}),
+        ("GET", "/audit/records", {"history:execution_time", "days31"}),
+        ("GET", "/oncalls", {"history:start", "lasts:end"}),
+        (
+            "POST",
+            "/analytics/raw/responders/{responder_id}/incidents",
+            {"history:incident_created_at:incident_id"},
+        ),
+        ("GET", "/schedules", set()),
+        ("GET", "/v3/schedules/{id}/overrides", set()),
+        ("GET", "/users", set()),
+    ],
+)
+def test_sampled_notes_of_time(method, path, expected):
+    notes = operation(method, path)[1]
+    names = ("history", "lasts", "days", "seconds", "sorted")
+    assert {n for n in notes if n.startswith(names)} == expected
+
+
+@pytest.mark.parametrize(
+    "text, notes",
+    [
+        ("May not be more than 31 days after `since`.", ["days31"]),
+        ("must be less than 3 months", ["days88"]),
+        ("Maximum range is 6 months", ["days180"]),
+        ("limited to 90 days in the future", []),
+        ("", []),
+    ],
+)
+def test_the_longest_period_that_a_description_allows(text, notes):
+    assert script.longest_period(text) == notes
 
 
 @each_document
@@ -1161,8 +1239,10 @@ SMALL_TABLE = {
     "/beds/{id}/join": "PUT=source_beds:bed",
     "/beds/{id}/seeds": "POST=-",
     "/beds/{id}/water": "POST=-:bed",
-    "/harvests": "GET,cursor,max50,plain:crops,comma:sort_by",
-    "/harvests/search": "POST=-,starting_after,max1000",
+    "/harvests": (
+        "GET,cursor,max50,history:picked_at,days31,plain:crops,comma:sort_by"
+    ),
+    "/harvests/search": "POST=-,starting_after,max1000,history:picked_at",
     "/labels/{id}/beds": "GET,offset",
     "/labels/{id}/robots": "GET,offset",
     "/nurseries": "GET=saplings,cursor",
@@ -1171,6 +1251,7 @@ SMALL_TABLE = {
     "/robots": "GET,early:garden-robots PATCH=robots:-,early:garden-robots",
     "/skills/{id}": "GET=-",
     "/sprinklers": "GET,after",
+    "/visits": "GET,offset,history:came_at,seconds",
 }
 SMALL_LIST_PARAMS = ["zone_ids"]
 
@@ -1552,3 +1633,25 @@ def test_early_access_given_as_one_name(server, session):
     session.get("ip_allow_lists")
     sent = server.requests[-1].headers["x-early-access"]
     assert sent == "ip-allow-lists"
+
+
+def test_a_list_by_period_without_its_time_needs_a_decision():
+    document = {**SMALL_API.document, "paths": {}}
+    item = copy.deepcopy(SMALL_API.document["paths"]["/visits"])
+    answer = item["get"]["responses"]["200"]["content"]["application/json"]
+    visit = answer["schema"]["properties"]["visits"]["items"]
+    visit["properties"]["left_at"] = visit["properties"]["came_at"]
+    with pytest.raises(script.DocumentError, match="PERIODS is needed"):
+        script.derived_row(document, "/visits", item)
+    decided = {"GET /visits": ("history:came_at", "they come to be seen")}
+    row = script.derived_row(document, "/visits", item, periods=decided)
+    assert row == "GET,offset,history:came_at"
+
+
+def test_a_decision_about_time_that_is_needed_no_more_is_refused():
+    item = SMALL_API.document["paths"]["/visits"]
+    decided = {"GET /visits": ("history:came_at,seconds", "as documented")}
+    with pytest.raises(script.DocumentError, match="needed no more"):
+        script.derived_row(
+            SMALL_API.document, "/visits", item, periods=decided
+        )

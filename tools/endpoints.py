@@ -31,7 +31,8 @@ two shows as a difference.
 Where the document contradicts itself the script stops and asks for a row in
 ``JUDGEMENTS``. A path that the document no longer lists goes, unless it is
 given a row in ``HISTORIC``; one that it does not list yet has a row in
-``ADDED`` until it does. The reasons stand here and nowhere else.
+``ADDED`` until it does. A list that comes by period, but whose records have no
+one time, needs a row in ``PERIODS``. The reasons stand here and nowhere else.
 A new kind of note is one function, named in ``NOTES``.
 """
 
@@ -262,6 +263,30 @@ HISTORIC: Dict[str, Tuple[str, str]] = {
 }
 
 
+# The notes about time of lists that come by period, where the document does
+# not tell them, each with the reason. Without a note the list is no history.
+_SHIFT = "shifts that are planned, and changed at will: no history"
+_BODY = "the period is in the body, in prose; so is the time of a record"
+PERIODS: Dict[str, Tuple[str, str]] = {
+    "GET /incidents": (
+        "history:created_at,days180,sorted",
+        "of several times it is that of the creation that restricts the list",
+    ),
+    "GET /oncalls": (
+        "history:start,lasts:end",
+        "a shift belongs to every period that it overlaps, and has no id",
+    ),
+    "GET /schedules": ("", "the period is that of the entries shown in each"),
+    "GET /v3/schedules/{id}/custom_shifts": ("", _SHIFT),
+    "GET /v3/schedules/{id}/overrides": ("", _SHIFT),
+    "POST /analytics/raw/incidents": ("history:created_at", _BODY),
+    "POST /analytics/raw/responders/{responder_id}/incidents": (
+        "history:incident_created_at:incident_id",
+        _BODY,
+    ),
+}
+
+
 class Decisions(NamedTuple):
     """All that was decided by people, about one document."""
 
@@ -270,9 +295,12 @@ class Decisions(NamedTuple):
     prose_only: Dict[str, Tuple[str, str]]
     historic: Dict[str, Tuple[str, str]]
     added: Dict[str, Tuple[str, str]]
+    periods: Dict[str, Tuple[str, str]] = {}
 
 
-DECISIONS = Decisions(JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC, ADDED)
+DECISIONS = Decisions(
+    JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC, ADDED, PERIODS
+)
 
 
 class DocumentError(Exception):
@@ -312,16 +340,23 @@ def schema_kind(document: Document, schema: Any) -> str:
     return kinds.pop() if len(kinds) == 1 else "any"
 
 
-def schema_properties(document: Document, schema: Any) -> Kinds:
-    """Return the root properties, with their JSON types."""
+def schema_items(document: Document, schema: Any) -> List[Tuple[str, Any]]:
+    """Return the root properties, with their schemas."""
     schema = resolve(document, schema)
-    found: Kinds = {}
+    found: Dict[str, Any] = {}
     for key in ("allOf", "oneOf", "anyOf"):
         for part in schema.get(key, ()):
-            found.update(schema_properties(document, part))
-    for name, value in schema.get("properties", {}).items():
-        found[name] = schema_kind(document, value)
-    return found
+            found.update(schema_items(document, part))
+    found.update(schema.get("properties", {}))
+    return list(found.items())
+
+
+def schema_properties(document: Document, schema: Any) -> Kinds:
+    """Return the root properties, with their JSON types."""
+    return {
+        name: schema_kind(document, value)
+        for name, value in schema_items(document, schema)
+    }
 
 
 def example_properties(example: Any) -> Kinds:
@@ -502,6 +537,8 @@ class Operation(NamedTuple):
     method: str
     item: Document
     described: Document
+    #: What was decided about its notes of time, if anything was.
+    period: Optional[str] = None
 
     @property
     def query(self) -> Dict[str, Document]:
@@ -610,9 +647,73 @@ def from_notes(operation: Operation) -> List[str]:
     return ["from"] if "FROM" in operation.required_headers else []
 
 
+def times_of_records(operation: Operation) -> List[str]:
+    """Return the properties of a list's records that are times."""
+    document = operation.document
+    answer = response_content(document, operation.described) or {}
+    for _, schema in schema_items(document, answer.get("schema", {})):
+        if schema_kind(document, schema) == "array":
+            records = resolve(document, schema).get("items", {})
+            return [
+                name
+                for name, found in schema_items(document, records)
+                if resolve(document, found).get("format") == "date-time"
+            ]
+    return []
+
+
+def longest_period(text: str) -> List[str]:
+    """Return the note about the longest period that a description allows.
+
+    Of months it is a day less than the shortest that follow each other have.
+    """
+    stated = re.search(r"(?i)(?:max|more|less)\D*(\d+) (days|months)", text)
+    if stated is None:
+        return []
+    number = int(stated.group(1))
+    if stated.group(2) == "days":
+        return [f"days{number}"]
+    lengths = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31) * 2
+    shortest = min(sum(lengths[m : m + number]) for m in range(12))
+    return [f"days{shortest - 1}"]
+
+
+def derived_period_notes(operation: Operation) -> List[str]:
+    """Return the notes about time as the document tells them."""
+    until = operation.query["until"]
+    times = times_of_records(operation)
+    if len(times) != 1:
+        raise DocumentError(
+            f"a row of PERIODS is needed: records have the times {times}"
+        )
+    notes = ["history:" + times[0]]
+    notes += longest_period(until.get("description", ""))
+    schema = resolve(operation.document, until.get("schema", {}))
+    if schema.get("pattern") == "YYYY-MM-DDThh:mm:ssZ":
+        notes.append("seconds")
+    return notes
+
+
+def period_notes(operation: Operation) -> List[str]:
+    """Return the notes about time, of a list that comes by period."""
+    by_query = {"since", "until"} <= set(operation.query)
+    by_query = by_query and bool(pagination(operation))
+    if operation.period is None:
+        return derived_period_notes(operation) if by_query else []
+    notes = list(filter(None, operation.period.split(",")))
+    try:
+        is_derived = by_query and derived_period_notes(operation) == notes
+    except DocumentError:
+        is_derived = False
+    if is_derived:
+        raise DocumentError("a row of PERIODS is needed no more")
+    return notes
+
+
 # All kinds of notes, in the order in which they stand in a row.
 NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
     page_notes,
+    period_notes,
     plain_notes,
     early_access_notes,
     from_notes,
@@ -641,17 +742,20 @@ def derived_row(
     path: str,
     item: Document,
     judgements: Dict[str, Judgement] = JUDGEMENTS,
+    periods: Dict[str, Tuple[str, str]] = PERIODS,
 ) -> str:
     """Return the row of a path of the document."""
     operations = []
     for method in METHODS:
         if method not in item:
             continue
+        endpoint = f"{method.upper()} {path}"
         request, response, _ = derived_wrappers(
-            document, f"{method.upper()} {path}", item[method], judgements
+            document, endpoint, item[method], judgements
         )
         suffix = names_suffix(method, path, request, response)
-        operation = Operation(document, method, item, item[method])
+        period, _ = periods.get(endpoint, (None, ""))
+        operation = Operation(document, method, item, item[method], period)
         operations.append(operation_text(method.upper() + suffix, operation))
     if not operations:
         raise DocumentError(path + " has no operations")
@@ -667,7 +771,7 @@ def refuse_stale_rows(paths: Document, decisions: Decisions) -> None:
     """Raise if a row of this script's tables has lost what it is about."""
     stale = [
         endpoint
-        for endpoint in decisions.judgements
+        for endpoint in [*decisions.judgements, *decisions.periods]
         for method, path in [endpoint.split(" ")]
         if method.lower() not in paths.get(path, {})
     ]
@@ -708,7 +812,7 @@ def derived_table(
                 rows[new] = replacement_row(document, item)
         elif path not in decisions.prose_only:
             rows[path] = derived_row(
-                document, path, item, decisions.judgements
+                document, path, item, decisions.judgements, decisions.periods
             )
     for path in rows:
         if not PATH.fullmatch(path):
