@@ -183,6 +183,9 @@ def furnish(box: Sandbox) -> None:
     furnish_on_call(box, reference)
     box.add("audit/records", 250, action="update")
     box.add("analytics/raw/incidents", 120, seconds_to_resolve=90)
+    times = [f"2026-03-0{day}T12:00:00Z" for day in range(1, 6)]
+    for created_at in times:
+        box.add("log_entries", 50, created_at=created_at)
     box.add("business_services", id="PBIZ001", name="Selling")
     box.add("workflows/integrations", id="PSLACK1", name="Slack")
 
