@@ -5240,10 +5240,10 @@ class _Adapter(HTTPAdapter):
         :raises RequestException: no whole answer came
         :raises PDClientError: the answer is too large
         """
-        if not _HAS_TLS_CONTEXT and (verify is not True or cert is not None):
-            twin = self._twin(verify, cert)
-            if twin is not self:
-                return twin.send(
+        if not _HAS_TLS_CONTEXT:
+            adapter = self._for_old_requests(request, verify, cert, proxies)
+            if adapter is not self:
+                return adapter.send(
                     request, stream, timeout, verify, cert, proxies
                 )
         if "Proxy-Authorization" in request.headers:
@@ -5253,9 +5253,6 @@ class _Adapter(HTTPAdapter):
             return super().send(
                 request, stream, timeout, verify, cert, proxies
             )
-        if progress.needs_new_connection and not _HAS_TLS_CONTEXT:
-            pool = self.get_connection(str(request.url), proxies)
-            _for_attempt(pool, progress)
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -5282,6 +5279,20 @@ class _Adapter(HTTPAdapter):
             progress.leave(response)
             progress.leave = None
         return response
+
+    def _for_old_requests(
+        self, request: Any, verify: Any, cert: Any, proxies: Any
+    ) -> "_Adapter":
+        """The adapter to send with, where requests knows no TLS context."""
+        if verify is not True or cert is not None:
+            twin = self._twin(verify, cert)
+            if twin is not self:
+                return twin
+        progress = _progress_of(request)
+        if progress is not None and progress.needs_new_connection:
+            pool = self.get_connection(str(request.url), proxies)
+            _for_attempt(pool, progress)
+        return self
 
     def _twin(self, verify: Any, cert: Any) -> "_Adapter":
         if self._twins is None:
