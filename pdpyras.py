@@ -59,6 +59,7 @@ from copy import copy
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
+from inspect import signature
 from operator import itemgetter
 from random import random
 from typing import (
@@ -113,6 +114,7 @@ from urllib3.exceptions import (
     LocationValueError,
     NewConnectionError,
     PoolError,
+    ProxyError,
     UnrewindableBodyError,
 )
 from urllib3.response import GzipDecoder
@@ -175,10 +177,9 @@ __all__ = [
     "wrapped_entities",
 ]
 
-# Without a handler of its own, the standard library would print warnings of
-# this module to stderr behind the user's back.
+# It has no handler: where a script configures no logging, Python's handler of
+# last resort shows warnings on stderr.
 _log = logging.getLogger("pdpyras")
-_log.addHandler(logging.NullHandler())
 
 
 # ---------------------------------------------------------------------------
@@ -195,6 +196,9 @@ ITERATION_LIMIT = 1e4
 
 #: Characters of a body that are quoted inside the text of an exception.
 TEXT_LEN_LIMIT = 100
+
+# Characters of the reasons that an exception's text may hold.
+_MAX_REASONS_LENGTH = 10000
 
 # Seconds for which the API's rate limit counts requests.
 _RATE_LIMIT_WINDOW = 60
@@ -236,7 +240,9 @@ _READ_SIZE = 10240
 _SEVERITIES = ("critical", "error", "warning", "info")
 _MAX_SUMMARY_LENGTH = 1024  # characters
 _MAX_DEDUP_KEY_LENGTH = 255  # characters
-_MAX_EVENT_SIZE = 512 * 1024  # bytes, as sent
+# The API takes "512 KB". The larger reading, 524 288, costs the alert if it is
+# the wrong one.
+_MAX_EVENT_SIZE = 512000  # bytes, as sent
 _MIN_CUT_SIZE = 200  # bytes of a shortened value; its marker takes up to 60
 
 _WRITES_JSON = ("POST", "PUT", "PATCH")
@@ -360,6 +366,10 @@ def _hide(text: str, secrets: Collection[str]) -> str:
         shown = last_4(secret).replace("\\", r"\\")
         text = _secret_pattern(secret).sub(shown, text)
     return text
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, _Secret)
 
 
 def _redacted(text: str, response: Any) -> str:
@@ -511,11 +521,13 @@ class PDClientError(Exception):
 
 
 # Each says what the user can do about a refusal, or nothing ("").
-_HINTS: List[Callable[[Any], str]] = []
+_HINTS: List[Callable[[Any], str]] = []  # of the exception
 
 
 class PDHTTPError(PDClientError):
     """The API answered with an error status; ``response`` is always there.
+
+    ``str()`` says one readable thing; ``msg`` has the form of 5.x.
 
     :ivar status_code: HTTP status (int)
     :ivar request_id: the ``x-request-id`` that PagerDuty's support asks for
@@ -529,6 +541,10 @@ class PDHTTPError(PDClientError):
     code: Optional[int]
     errors: List[str]
 
+    # What was asked for and the status, where the message is no more than
+    # that and the beginning of the body.
+    _headline: str = ""
+
     def __init__(self, message: str, response: Any) -> None:
         super().__init__(message, response)
         self.status_code = cast(int, getattr(response, "status_code", None))
@@ -540,20 +556,26 @@ class PDHTTPError(PDClientError):
         self.errors = [_presentable(text, response) for text in errors]
 
     def __str__(self) -> str:
-        """The message, and what the quoted part of the body left out."""
-        unsaid = [text for text in self.errors if text not in self.msg]
-        details = []
-        if unsaid:
-            details.append("errors: " + "; ".join(unsaid))
-        if self.code is not None and str(self.code) not in self.msg:
-            details.append(f"code: {self.code}")
-        if self.request_id and self.request_id not in self.msg:
-            details.append(f"x-request-id: {self.request_id}")
+        """What was asked for, the status, the reasons, and what helps."""
+        reasons = self.errors
         text = self.msg
+        if self._headline and reasons:
+            text = f"{self._headline}: "
+        else:
+            reasons = [reason for reason in reasons if reason not in text]
+            text += " " if reasons else ""
+        text += "; ".join(reasons)[:_MAX_REASONS_LENGTH]
+        details = []
+        if self.code is not None and str(self.code) not in text:
+            details.append(f"code {self.code}")
+        if self.request_id and self.request_id not in text:
+            details.append(f"x-request-id {self.request_id}")
         if details:
             text += f" ({', '.join(details)})"
-        hints = [hint(self.response) for hint in _HINTS]
-        return _one_paragraph(" ".join([text, *filter(None, hints)]))
+        hints = list(filter(None, [hint(self) for hint in _HINTS]))
+        if hints and not text.endswith("."):
+            text += "."
+        return _one_paragraph(" ".join([text, *hints]))
 
 
 class PDServerError(PDHTTPError):
@@ -601,6 +623,37 @@ class PDWarning(UserWarning):
 
 class PDIncompleteWarning(PDWarning):
     """A result is not the whole."""
+
+
+def _heed_warning_options(options: Sequence[str]) -> None:
+    """Apply those of Python's options ``-W`` that name warnings of ours.
+
+    Python reads them too early to import this module: it says "invalid
+    module name", and ignores them.
+    """
+    ours = {
+        f"pdpyras.{c.__name__}": c for c in (PDWarning, PDIncompleteWarning)
+    }
+    actions: Sequence[Any] = (
+        *("default", "always", "ignore", "module", "once", "error"),
+    )
+    for option in options:
+        action, message, name, module, line = (option.split(":") + [""] * 5)[
+            :5
+        ]
+        matches = [a for a in actions if action and a.startswith(action)]
+        if name not in ours or not matches or not (line or "0").isdigit():
+            continue
+        warnings.filterwarnings(
+            matches[0],
+            message=re.escape(message),
+            category=ours[name],
+            module=re.escape(module) + r"\Z" if module else "",
+            lineno=int(line or 0),
+        )
+
+
+_heed_warning_options(sys.warnoptions)
 
 
 class _ReceivedResponse(Response):
@@ -675,8 +728,10 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
     """PagerDuty's error code and reasons, from any shape of error body.
 
     The shapes: ``{"error": {"message", "code", "errors": [...]}}``, the same
-    with ``errors`` a str or ``error`` a str, and the Events API's
-    ``{"status", "message", "errors"}``.
+    with ``errors`` a str or an object or ``error`` a str, the Events API's
+    ``{"status", "message", "errors"}``, OAuth's ``error`` with
+    ``error_description``, and SCIM's ``detail``. ``required_scopes`` stands
+    beside a 403.
     """
     try:
         body = response.json()
@@ -692,14 +747,60 @@ def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
         # A few endpoints put the details beside a plain ``error`` text.
         error = {**body, "message": error}
     code = error.get("code")
-    reasons = error.get("errors")
+    reasons = _reason_texts(error.get("errors"))
     if not reasons:
-        reasons = error.get("message")
-    if not isinstance(reasons, list):
-        reasons = [] if reasons in (None, "") else [reasons]
-    texts = [r if isinstance(r, str) else json.dumps(r) for r in reasons]
+        reasons = _reason_texts(error.get("message"))
+    for name in ("error_description", "detail"):
+        reasons += _reason_texts(body.get(name))
+    scopes = body.get("required_scopes", error.get("required_scopes"))
+    reasons += [f"required scopes: {text}" for text in _reason_texts(scopes)]
     is_code = isinstance(code, int) and not isinstance(code, bool)
-    return (code if is_code else None), texts
+    return (code if is_code else None), reasons
+
+
+def _reason_texts(reasons: Any) -> List[str]:
+    """The reasons as texts, be they one, a list, or an object by field."""
+    if reasons is None or reasons == "":
+        return []
+    if isinstance(reasons, dict):
+        return [
+            f"{field}: {', '.join(_reason_texts(texts))}"
+            for field, texts in reasons.items()
+        ]
+    if not isinstance(reasons, list):
+        reasons = [reasons]
+    return [r if isinstance(r, str) else json.dumps(r) for r in reasons]
+
+
+# Modules that stand between a caller's line and a warning about it.
+_PASSED_OVER = ("requests.", "pdpyras_", "contextlib")
+
+
+def _callers_level(minimum: int) -> int:
+    """The stacklevel of a warning that is about the caller's line.
+
+    Frames of this module and of those that it uses are passed over.
+
+    :param minimum: the stacklevel to use if the caller of the function that
+        warns is outside this module
+    """
+    level, frame = minimum, sys._getframe(minimum - 1).f_back
+    while frame is not None and (
+        frame.f_globals is globals()
+        or str(frame.f_globals.get("__name__")).startswith(_PASSED_OVER)
+    ):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
+    """Tell a script what it must not miss, at the caller's line.
+
+    It is noted on the session's log as well, at INFO, so that nobody sees it
+    twice.
+    """
+    warnings.warn(message, category, stacklevel=_callers_level(3))
+    log.info("%s", message)
 
 
 # ---------------------------------------------------------------------------
@@ -1500,7 +1601,21 @@ def normalize_url(base_url: str, url: str) -> str:
             return base + rest[len(base_path) :]
     elif origin is not None and _is_other_region(origin, base_origin):
         return base + rest
-    raise URLError(f"The URL {url!r} is outside the API at {base}.")
+    raise URLError(
+        f"The URL {url!r} is outside the API at {base}."
+        f"{_web_address_hint(origin, rest)}"
+    )
+
+
+def _web_address_hint(origin: Optional[_Origin], rest: str) -> str:
+    host = origin[1] if origin else ""
+    if not host.endswith(".pagerduty.com"):
+        return ""
+    path = rest.partition("#")[0].partition("?")[0]
+    return (
+        " It is an address of PagerDuty's web interface (html_url). The API "
+        f"has its own: pass the path, {path or '/'}, or the resource's self."
+    )
 
 
 def _is_inside(base_url: str, full_url: str) -> bool:
@@ -1728,11 +1843,31 @@ def canonical_path(base_url: str, url: str) -> str:
     path = _known_path(base_url, full_url)
     if path is None:
         raise URLError(
-            f"{_plain_path(base_url, full_url)} is no known endpoint. If the "
-            "API has it, append its path to pdpyras.CANONICAL_PATHS, with a "
-            "parameter like {id} for each variable node."
+            f"{_plain_path(base_url, full_url)} is no known endpoint. "
+            f"{_did_you_mean(_plain_path(base_url, full_url))} If the API has "
+            "it, append its path to pdpyras.CANONICAL_PATHS, with a parameter "
+            "like {id} for each variable node."
         )
     return path
+
+
+def _did_you_mean(path: str) -> str:
+    """Suggest the known path that is nearest to one that is not."""
+    # Only who has mistyped a path needs it.
+    from difflib import get_close_matches
+
+    nodes = path.split("/")
+    candidates: Dict[str, str] = {}
+    for known in CANONICAL_PATHS:
+        parts = known.split("/")
+        if len(parts) == len(nodes):
+            filled = [
+                given if is_path_param(node) else node
+                for node, given in zip(parts, nodes)
+            ]
+            candidates.setdefault("/".join(filled), known)
+    near = get_close_matches(path, candidates, n=1, cutoff=0.75)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _url_of(resource: Any) -> str:
@@ -2139,7 +2274,7 @@ def _request_line(response: Any) -> str:
 def _text(response: Any) -> str:
     """The body as text, even if its charset is none that decodes."""
     try:
-        return cast(str, response.text)
+        return cast(str, getattr(response, "text", ""))
     except ValueError:
         return cast(str, response.content.decode("utf-8", "replace"))
     except RequestException:  # With stream=True it is read only here.
@@ -2152,11 +2287,13 @@ def http_error_message(r: Any, context: Optional[str] = None) -> str:
     :param r: the response
     :param context: what was being attempted, in words
     """
-    side = "server" if r.status_code // 100 == 5 else "client"
+    status = getattr(r, "status_code", None)
+    is_server = isinstance(status, int) and status // 100 == 5
+    side = "server" if is_server else "client"
     place = f" in {context}" if context else ""
     return (
         f"{_request_line(r)}: API responded with {side} error "
-        f"(status {r.status_code}){place}: "
+        f"(status {status}){place}: "
         f"{truncate_text(_redacted(_text(r), r))}"
     )
 
@@ -2171,14 +2308,33 @@ def successful_response(r: Any, context: Optional[str] = None) -> Any:
     :raises PDHTTPError: the status is any other that is no success
     :raises PDClientError: there is no status
     """
-    status = r.status_code
+    status = getattr(r, "status_code", None)
+    is_stand_in = not isinstance(r, Response) and hasattr(r, "ok")
+    if is_stand_in and not isinstance(status, int):
+        # A stand-in of a test, which says no more than that.
+        if r.ok:
+            return r
+        raise PDHTTPError(http_error_message(r, context), r)
     if not status:
         place = f" in {context}" if context else ""
         raise PDClientError(f"The answer has no HTTP status{place}.", r)
     if status // 100 == 2:
         return r
-    error = PDServerError if status // 100 == 5 else PDHTTPError
-    raise error(http_error_message(r, context), r)
+    kind = PDServerError if status // 100 == 5 else PDHTTPError
+    error = kind(http_error_message(r, context), r)
+    error._headline = _headline(r, context)
+    raise error
+
+
+def _headline(response: Any, context: Optional[str]) -> str:
+    """What was asked for, and with which status it was answered."""
+    request = getattr(response, "request", None)
+    method = getattr(request, "method", "request")
+    path = urlsplit(str(getattr(request, "url", ""))).path
+    status = response.status_code
+    reason = getattr(response, "reason", None) or ""
+    place = f" in {context}" if context else ""
+    return f"{method} {path}: {status} {reason}".rstrip() + place
 
 
 def try_decoding(r: Any) -> Any:
@@ -2215,8 +2371,9 @@ def _schema_error(response: Any, expected: str, got: str) -> PDServerError:
     )
 
 
-def _endpoint_hint(response: Any) -> str:
+def _endpoint_hint(error: PDHTTPError) -> str:
     """What the endpoint table knows that may explain a refusal."""
+    response = error.response
     request = getattr(response, "request", None)
     if not isinstance(request, requests.PreparedRequest):
         return ""
@@ -2234,22 +2391,36 @@ def _endpoint_hint(response: Any) -> str:
         )
     is_incomplete = operation.from_required and response.status_code == 400
     if is_incomplete and "From" not in headers:
-        return (
-            "This endpoint wants the header From: set default_from to the "
-            "e-mail address of a user of the account."
-        )
+        reasons = " ".join(error.errors)
+        if re.search(r"\b(from|requester)\b", reasons, re.IGNORECASE):
+            return (
+                "This endpoint wants the header From: set default_from to "
+                "the e-mail address of a user of the account."
+            )
     return ""
 
 
-def _ambiguity_hint(response: Any) -> str:
+def _unknown_path_hint(error: PDHTTPError) -> str:
+    """The nearest known path, if it is the path that was not found."""
+    request = getattr(error.response, "request", None)
+    if error.status_code != 404 or request is None:
+        return ""
+    path = urlsplit(str(request.url)).path.rstrip("/")
+    if _find_path(path.split("/")[1:]) is not None:
+        return ""
+    return _did_you_mean(path)
+
+
+def _ambiguity_hint(error: PDHTTPError) -> str:
     """What a gateway's answer to a write leaves open."""
+    response = error.response
     method = getattr(getattr(response, "request", None), "method", None)
     if response.status_code not in (502, 504) or method not in _AMBIGUOUS:
         return ""
     return "The API may or may not have carried the request out."
 
 
-_HINTS += [_endpoint_hint, _ambiguity_hint]
+_HINTS += [_endpoint_hint, _unknown_path_hint, _ambiguity_hint]
 
 
 def _close(response: Any) -> None:
@@ -2266,6 +2437,7 @@ def _close(response: Any) -> None:
 # They decorate methods that take a URL and keyword arguments, and return a
 # response. Of the object they need nothing but its ``url``. The HTTP method
 # is the name of the decorated function without its first letter.
+_Session = TypeVar("_Session", bound="PDSession")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -2387,30 +2559,15 @@ def _deprecated(since: str, details: str) -> Callable[[_Method], _Method]:
             warning = deprecation.DeprecatedWarning(
                 method.__name__, since, None, details
             )
-            warnings.warn(warning, DeprecationWarning, stacklevel=2)
+            warnings.warn(
+                warning, DeprecationWarning, stacklevel=_callers_level(2)
+            )
             return method(*args, **kwargs)
 
         call.__doc__ = f"{method.__doc__}\n\n.. deprecated:: {since} {details}"
         return cast(_Method, call)
 
     return decorate
-
-
-def _callers_level(minimum: int) -> int:
-    """The stacklevel of a warning that is about the caller's line.
-
-    Frames of this module and of requests are passed over.
-
-    :param minimum: the stacklevel to use if the caller of the function that
-        warns is outside this module
-    """
-    level, frame = minimum, sys._getframe(minimum - 1).f_back
-    while frame is not None and (
-        frame.f_globals is globals()
-        or str(frame.f_globals.get("__name__")).startswith("requests.")
-    ):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def deprecated_kwarg(name: str, details: Optional[str] = None) -> None:
@@ -2529,6 +2686,7 @@ class _Progress:
     :ivar is_sent: something of the request may have left
     :ivar is_answered: something of an answer has come
     :ivar has_chunk: a part of a chunked body has come
+    :ivar proxy: by which it goes and where that is set, in words
     :ivar hook_error: what a hook of the caller has raised
     :ivar leave: to be called with the answer, before hooks see it
     """
@@ -2541,6 +2699,7 @@ class _Progress:
     is_sent = False
     is_answered = False
     has_chunk = False
+    proxy = ""
     hook_error: Optional[BaseException] = None
     leave: Optional[Callable[[Any], None]] = None
 
@@ -2701,6 +2860,9 @@ class _Attempts:
         )
         self._may_be_done = False  # An attempt may have been carried out.
         self._met_stale_connection = False
+        self._has_renewed = False
+        self._headers = options.get("headers") or {}
+        self.is_immediate = False  # No pause before the next attempt.
         self._deadline = deadline
         self.progress = _Progress()
         self.progress.deadline = deadline
@@ -2708,6 +2870,7 @@ class _Attempts:
 
     def begin_again(self) -> None:
         """Prepare for the next attempt: the body is sent once more."""
+        self.is_immediate = False
         self.progress.begin()
         self._body.rewind()
 
@@ -2767,7 +2930,7 @@ class _Attempts:
         progress = self.progress
         is_stale = progress.is_reused and not progress.is_answered
         if is_stale and not self._met_stale_connection:
-            self._met_stale_connection = True
+            self._met_stale_connection = self.is_immediate = True
             progress.needs_new_connection = True
             return 0
         return self._cooldown()
@@ -2795,6 +2958,8 @@ class _Attempts:
         status = response.status_code
         if status // 100 == 2:
             return None
+        if status == 401 and self._renews_credential():
+            return 0
         if status == 401 and status not in self._session.retry:
             raise PDHTTPError(self._unauthorized(response), response)
         if not self._may_retry(status):
@@ -2810,14 +2975,23 @@ class _Attempts:
         wait = self._wait_after(response)
         self._check_deadline(wait, f"Status {status}.", response)
         is_quiet = status == 429 and wait < _LONG_WAIT
-        self._session.log.log(
-            logging.DEBUG if is_quiet else logging.WARNING,
-            "%s: status %d. Retrying in %g s.",
-            self._endpoint,
-            status,
-            wait,
+        log = self._session.log
+        (log.debug if is_quiet else log.warning)(
+            "%s: status %d. Retrying in %g s.", self._endpoint, status, wait
         )
         return wait
+
+    def _renews_credential(self) -> bool:
+        """Let a credential renew its token, once in a call."""
+        credential = self._session._credential
+        if credential is None or self._has_renewed:
+            return False
+        if not self._body.replayable:
+            return False
+        self._has_renewed = self.is_immediate = True
+        sent = str(self._headers.get("Authorization", ""))
+        credential.renew(sent.rpartition(" ")[2].replace("token=", "", 1))
+        return True
 
     def _may_retry(self, status: int) -> bool:
         session = self._session
@@ -2930,7 +3104,22 @@ class _Attempts:
             if timed_out or not self._is_sent(error):
                 return f"No connection within {self._seconds(0, is_late)}."
             return f"No answer within {self._seconds(1, is_late)}."
-        return f"{_root_cause(error).rstrip('.')}."
+        cause = _root_cause(error).rstrip(".")
+        if self._is_of_proxy(error):
+            return f"The proxy {self.progress.proxy} failed: {cause}."
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            cause += (
+                "; if the certificate is of a company's own authority, name "
+                "its bundle in session.verify or REQUESTS_CA_BUNDLE"
+            )
+        return f"{cause}."
+
+    def _is_of_proxy(self, error: BaseException) -> bool:
+        """Was it the proxy that could not be reached, or refused?"""
+        return bool(self.progress.proxy) and any(
+            isinstance(link, ProxyError) or "Tunnel connection" in str(link)
+            for link in _chain(error, self._handled)
+        )
 
     def _seconds(self, part: int, is_late: bool) -> str:
         """The timeout in words: of connecting (0), or of reading (1)."""
@@ -3202,6 +3391,17 @@ def _read_page(response: Any, wrapper: str) -> _Page:
 _Position = TypeVar("_Position", bound="_PagePosition")
 
 
+class _Outcome:
+    """Whether an iteration came to its end."""
+
+    shortfall = ""  # What is missing, in words.
+
+
+# Of each iterator under way; it need not be asked.
+_outcomes: "weakref.WeakKeyDictionary[Any, _Outcome]"
+_outcomes = weakref.WeakKeyDictionary()
+
+
 class _PagePosition:
     """The place of one page in a collection. It is never changed.
 
@@ -3246,6 +3446,9 @@ class _PagePosition:
     def body(self) -> Any:
         """JSON body of the request; None for a GET."""
         return None
+
+    #: Does the API say that the collection comes in pages?
+    is_paginated = True
 
     @property
     def refusal(self) -> str:
@@ -3347,6 +3550,12 @@ class _OffsetPosition(_PagePosition):
         )
 
 
+class _UnpagedPosition(_OffsetPosition):
+    """The only page of a list that is not known to have others."""
+
+    is_paginated = False
+
+
 class _CursorPosition(_PagePosition):
     """Pagination by a cursor that each answer gives for the next page.
 
@@ -3437,7 +3646,7 @@ class _PostedPosition(_PagePosition):
 
 # By the note in the endpoint table; "" where there is none.
 _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
-    "": _OffsetPosition,
+    "": _UnpagedPosition,
     "offset": _OffsetPosition,
     "cursor": _CursorPosition,
     "after": _AfterPosition,
@@ -4063,8 +4272,7 @@ class _LateTask(_Task[_Result]):
 
 
 def _warn_incomplete(session: Any, text: str) -> None:
-    session.log.info("%s", text)
-    warnings.warn(text, PDIncompleteWarning, stacklevel=_callers_level(2))
+    _warn(session.log, text, PDIncompleteWarning)
 
 
 class _HistoryReader:
@@ -5253,6 +5461,7 @@ class _Adapter(HTTPAdapter):
             return super().send(
                 request, stream, timeout, verify, cert, proxies
             )
+        progress.proxy = _proxy_in_words(request.url, proxies)
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -5306,6 +5515,18 @@ class _Adapter(HTTPAdapter):
 
 
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
+
+
+def _proxy_in_words(url: Any, proxies: Any) -> str:
+    """The proxy for a URL without its password, and where it was set."""
+    proxy = select_proxy(url, proxies) if proxies else None
+    if not proxy:
+        return ""
+    shown = _without_userinfo(proxy)
+    for name in os.environ:
+        if name.lower().endswith("_proxy") and os.environ[name] == proxy:
+            return f"{shown} (environment variable {name})"
+    return shown
 
 
 def _progress_of(request: Any) -> Optional[_Progress]:
@@ -5842,7 +6063,7 @@ class _FastTransport(_Transport):
         self, request: requests.Request
     ) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
-        prepared.method = str(request.method).upper()
+        prepared.method = _as_str(request.method).upper()
         prepared.url = str(request.url)
         if request.params:
             query: Any = prepared._encode_params(request.params)  # type: ignore
@@ -5933,6 +6154,70 @@ class _SessionLogger(logging.Logger):
         )
 
 
+class _RetryLimits(Dict[int, int]):
+    """Retries by HTTP status, checked when they are set."""
+
+    def __init__(self, limits: Any = ()) -> None:
+        super().__init__()
+        self.update(limits)
+
+    def __setitem__(self, status: Any, limit: Any) -> None:
+        number = int(status) if _is_digits(status) else status
+        if not _is_int(number) or not _is_int(limit) or limit < -1:
+            raise ValueError(
+                "retry must map HTTP statuses (int) to numbers of retries "
+                f"(int from -1), not {status!r} to {limit!r}."
+            )
+        super().__setitem__(number, limit)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            limits = dict(*args, **kwargs)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "retry must be a dict of numbers of retries by HTTP status, "
+                f"not {args!r}."
+            ) from None
+        for status, limit in limits.items():
+            self[status] = limit
+
+    def setdefault(self, status: Any, limit: Any = None) -> Any:
+        if status not in self:
+            self[status] = limit
+        return self[status]
+
+
+def _is_digits(text: Any) -> bool:
+    return isinstance(text, str) and text.isdigit()
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _key_problem(key: Any) -> str:
+    """Why a key cannot be a credential, and what to do; it is not shown."""
+    if key is None:
+        return "it is None. Is the variable set from which it was read?"
+    if isinstance(key, (bytes, bytearray)):
+        return "it is bytes. Decode it: key.decode()"
+    if not isinstance(key, str):
+        return f"it is of the type {type(key).__name__}."
+    if not key.strip():
+        return "it is empty. Is the variable set from which it was read?"
+    if re.match("(?i)token token=|(token|bearer) ", key):
+        return (
+            "it begins like a header. Leave out `Token token=` or `Bearer`, "
+            "which the client adds."
+        )
+    if key[0] in "'\"" and key[-1] == key[0]:
+        return "it has quotation marks around it. Leave them out."
+    return (
+        "it has white space, control characters, or characters outside ASCII "
+        "in it. Was it read from a file together with its newline?"
+    )
+
+
 class PDSession(_FastTransport, _Transport):
     """What all the clients share; not meant to be used by itself.
 
@@ -5942,10 +6227,17 @@ class PDSession(_FastTransport, _Transport):
     A pickle of a session contains its key. The log does not travel with it.
 
     :param api_key: credential of the API: a non-empty str without white
-        space, control characters, or characters outside ASCII
+        space, control characters, or characters outside ASCII; or an object
+        with ``token() -> str``, which is called before each attempt, and
+        ``renew(refused: str) -> None``, which is called once in a call that
+        was answered 401, before it is repeated
     :param debug: True prints the log of this session to stderr
     :param name: deprecated, and ignored
-    :raises ValueError: the key cannot be a credential
+    :param url: base URL of the API, as the attribute
+    :param region: service region, ``us`` or ``eu``, in place of the URL
+    :raises ValueError: the key cannot be a credential; the region is none of
+        these; or both URL and region are given
+    :raises URLError: the URL is none
     """
 
     #: Early-access programs that the account takes part in, as the API
@@ -5992,6 +6284,7 @@ class PDSession(_FastTransport, _Transport):
 
     __attrs__ = requests.Session.__attrs__ + [
         "_api_key",
+        "_credential",
         "_stagger_cooldown",
         "_warned_of",
         "deadline",
@@ -6014,22 +6307,91 @@ class PDSession(_FastTransport, _Transport):
 
     _api_key: str = ""
     _confidential: FrozenSet[str] = _CONFIDENTIAL
+    _credential: Any = None
+    _key_variable = "PAGERDUTY_API_KEY"
+    _url_variable = "PAGERDUTY_URL"
+    _regions: Mapping[str, str] = {}
     _parent: Any = None
     _stagger_cooldown: float = 0
     _warned_of: str = ""
 
     def __init__(
-        self, api_key: str, debug: bool = False, name: Optional[str] = None
+        self,
+        api_key: Any,
+        debug: bool = False,
+        name: Optional[str] = None,
+        url: Any = None,
+        region: Optional[str] = None,
     ) -> None:
         api_key = _masked(api_key)
         if name is not None:
             deprecated_kwarg("name", "It has no effect.")
         super().__init__()
+        self._choose_url(url, region)
         self._reset_transient_state()
         self.retry = dict(type(self).retry)
         self.headers["User-Agent"] = self.user_agent
         self.api_key = api_key
         self.print_debug = debug
+
+    @classmethod
+    def from_env(cls: Type[_Session], **overrides: Any) -> _Session:
+        """A session with the settings that the environment names.
+
+        The key is in ``PAGERDUTY_API_KEY``, or for events in
+        ``PAGERDUTY_ROUTING_KEY``; ``PAGERDUTY_FROM``, ``PAGERDUTY_REGION`` and
+        ``PAGERDUTY_URL`` (for events ``PAGERDUTY_EVENTS_URL``) are respected.
+
+        :param overrides: arguments of the class, which win
+        :raises ValueError: there is no key
+        """
+        arguments = cls._arguments_from(os.environ)
+        if "url" in overrides or "region" in overrides:
+            arguments = {
+                k: v
+                for k, v in arguments.items()
+                if k not in ("url", "region")
+            }
+        arguments.update(overrides)
+        if arguments.get("api_key") is None:
+            raise ValueError(
+                "There is no key: set the environment variable "
+                f"{cls._key_variable}."
+            )
+        return cls(**arguments)
+
+    @classmethod
+    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+        arguments = {
+            "api_key": _masked(environ.get(cls._key_variable) or None),
+            "region": environ.get("PAGERDUTY_REGION") or None,
+            "url": environ.get(cls._url_variable) or None,
+        }
+        return _without_none(**arguments)
+
+    def _choose_url(self, url: Any, region: Optional[str]) -> None:
+        if url is not None and region is not None:
+            raise ValueError("Give a url or a region, not both.")
+        if url is not None:
+            _base(str(url))
+            self.url = url
+        elif region is not None:
+            if region not in self._regions:
+                known = ", ".join(map(repr, self._regions)) or "none"
+                raise ValueError(
+                    f"region must be one of {known}, not {region!r}."
+                )
+            self.url = self._regions[region]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "retry":
+            value = _RetryLimits(value)
+        elif name == "url" and not isinstance(value, str):
+            value = str(value)
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.trunc_key} at {self.url}>"
 
     @_deprecated("5.0.0", "Set the attribute `api_key` instead.")
     def set_api_key(self, api_key: str) -> None:
@@ -6046,7 +6408,6 @@ class PDSession(_FastTransport, _Transport):
         self._gate = _RateGate()
         self._environment = None
         self._process = os.getpid()
-        self._debugHandler: Optional[logging.Handler] = None
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self._reset_transient_state()
@@ -6061,24 +6422,33 @@ class PDSession(_FastTransport, _Transport):
     # -- Credentials --------------------------------------------------------
 
     @property
-    def api_key(self) -> str:
-        """The credential of the API."""
+    def api_key(self) -> Any:
+        """The credential of the API; of an object that renews it, its token.
+
+        :raises PDClientError: as the object does
+        """
+        if self._credential is not None:
+            self._api_key = _Secret(self._credential.token())
         return str(self._api_key)
 
     @api_key.setter
-    def api_key(self, api_key: str) -> None:
+    def api_key(self, api_key: Any) -> None:
         api_key = _masked(api_key)
-        if not isinstance(api_key, str) or not re.fullmatch(
-            r"[\x21-\x7e]+", api_key
+        if hasattr(api_key, "token") and hasattr(api_key, "renew"):
+            self._api_key, self._credential = _Secret(), api_key
+            for name in [n for n, v in self.headers.items() if _is_secret(v)]:
+                del self.headers[name]
+        elif isinstance(api_key, str) and re.fullmatch(
+            r"(?!(?i:token|bearer)\s)(?!['\"])[\x21-\x7e]+", api_key
         ):
+            self._api_key, self._credential = api_key, None
+            self._update_headers()
+        else:
             raise ValueError(
-                "The API key must be a non-empty str of printable ASCII "
-                "characters without white space. Was it read from a file "
-                "together with its newline? (It is not shown here, for it "
-                "is a secret.)"
+                "The API key must be a non-empty str without white space; "
+                f"{_key_problem(api_key)} (It is not shown here, for it is a "
+                "secret.)"
             )
-        self._api_key = api_key
-        self._update_headers()
         self.after_set_api_key()
 
     def after_set_api_key(self) -> None:
@@ -6091,8 +6461,9 @@ class PDSession(_FastTransport, _Transport):
 
     def _update_headers(self) -> None:
         """Show the credential in ``headers`` too, where 5.x had it."""
-        for name, value in self.auth_header.items():
-            self.headers[name] = _Secret(value)
+        if self._credential is None:
+            for name, value in self.auth_header.items():
+                self.headers[name] = _Secret(value)
 
     @property
     def trunc_key(self) -> str:
@@ -6122,17 +6493,17 @@ class PDSession(_FastTransport, _Transport):
     @property
     def print_debug(self) -> bool:
         """Whether the log of this session is printed to stderr."""
-        return self._debugHandler is not None
+        return hasattr(self, "_debugHandler")
 
     @print_debug.setter
     def print_debug(self, on: bool) -> None:
-        if on and self._debugHandler is None:
+        if on and not self.print_debug:
             self._debugHandler = logging.StreamHandler()
             self.log.addHandler(self._debugHandler)
             self.log.setLevel(logging.DEBUG)
-        elif not on and self._debugHandler is not None:
+        elif not on and self.print_debug:
             self.log.removeHandler(self._debugHandler)
-            self._debugHandler = None
+            del self._debugHandler
             self.log.setLevel(logging.NOTSET)
 
     #: The name that ``print_debug`` had in version 4.6.
@@ -6217,16 +6588,20 @@ class PDSession(_FastTransport, _Transport):
         :param method: HTTP method in capitals
         :param user_headers: the headers given with the call
         """
-        # Of the session's headers the credential may be an old one.
-        common = {
-            name: value
-            for name, value in self.headers.items()
-            if not isinstance(value, _Secret)
-        }
         own = self._own_headers()
         if method in _WRITES_JSON:
             own["Content-Type"] = "application/json"
-        return _merge_headers(_merge_headers(own, common), user_headers)
+        # In the order of requests: the session's, then those of this client.
+        # Of the session's the credential may be an old one.
+        names = {name.lower(): name for name in own}
+        headers: Dict[str, Any] = {}
+        for name, value in self.headers.items():
+            ours = own.pop(names.get(name.lower(), ""), None)
+            value = ours if isinstance(value, _Secret) else value
+            if value is not None or ours is None:
+                headers[name] = value
+        headers.update(own)
+        return _merge_headers(headers, user_headers)
 
     def _own_headers(self) -> Dict[str, Any]:
         """Headers that tell who asks."""
@@ -6353,9 +6728,10 @@ class PDSession(_FastTransport, _Transport):
                 if response.status_code == 429:
                     sleep = self._gate.sleep
                 _close(response)
-            if wait or not attempts.progress.needs_new_connection:
+            if not attempts.is_immediate:
                 self._pause(sleep, wait, deadline)
             attempts.begin_again()
+            self._renew_headers(options["headers"])
 
     def _begin_deadline(self, seconds: Any) -> Optional[_Deadline]:
         """The deadline of a call that begins now.
@@ -6445,6 +6821,11 @@ class PDSession(_FastTransport, _Transport):
                 progress.leave(response)
                 progress.leave = None
 
+    def _renew_headers(self, headers: _CompleteHeaders) -> None:
+        """Put the present token into the headers of the next attempt."""
+        if self._credential is not None:
+            headers.update(_complete_headers(self._own_headers()))
+
     def _pause(
         self,
         sleep: Callable[[float], None],
@@ -6484,6 +6865,8 @@ class PDSession(_FastTransport, _Transport):
         """Called with each response, before it is decided what follows."""
 
     def _permitted(self, method: str) -> str:
+        if isinstance(method, bytes):
+            method = method.decode("latin-1")
         name = method.upper() if isinstance(method, str) else method
         if name not in self.permitted_methods:
             raise PDClientError(
@@ -6502,10 +6885,10 @@ class PDSession(_FastTransport, _Transport):
             host.startswith("127.") and host.replace(".", "").isdigit()
         )
         if not is_loopback:
-            warnings.warn(
+            _warn(
+                self.log,
                 f"{self.url} is not encrypted: anybody on the way can read "
                 "and use the API key. Set the attribute `url` to https://.",
-                stacklevel=_callers_level(2),
             )
 
 
@@ -6531,7 +6914,11 @@ class APISession(PDSession):
     :param debug: True prints the log of this session to stderr
     :param name: deprecated, and ignored
     :param default_sender: another name of ``default_from``
-    :raises ValueError: the key cannot be a credential
+    :param url: base URL of the API, as the attribute
+    :param region: service region, ``us`` or ``eu``, in place of the URL
+    :raises ValueError: the key cannot be a credential; the region is none of
+        these; or both URL and region are given
+    :raises URLError: the URL is none
     :raises AttributeError: the ``auth_type`` is none of the above
     """
 
@@ -6572,18 +6959,25 @@ class APISession(PDSession):
         "require_complete_results",
     ]
 
+    _regions = {
+        "us": "https://api.pagerduty.com",
+        "eu": "https://api.eu.pagerduty.com",
+    }
+
     _auth_type: str = "token"
     _api_key_access: Optional[str] = None
     _subdomain: Optional[str] = None
 
     def __init__(
         self,
-        api_key: str,
+        api_key: Any,
         default_from: Optional[str] = None,
         auth_type: str = "token",
         debug: bool = False,
         name: Optional[str] = None,
         default_sender: Optional[str] = None,
+        url: Any = None,
+        region: Optional[str] = None,
     ) -> None:
         api_key = _masked(api_key)
         self.api_call_counts = {}
@@ -6591,7 +6985,7 @@ class APISession(PDSession):
         self.auth_type = auth_type
         if default_from or default_sender:
             self.default_from = default_from or default_sender
-        super().__init__(api_key, debug, name)
+        super().__init__(api_key, debug, name, url, region)
         self.headers["Accept"] = "application/vnd.pagerduty+json;version=2"
 
     def _reset_transient_state(self) -> None:
@@ -6626,7 +7020,16 @@ class APISession(PDSession):
     def auth_header(self) -> Dict[str, str]:
         """The header ``Authorization``."""
         scheme = "Token token=" if self._auth_type == "token" else "Bearer "
-        return {"Authorization": _Secret(scheme + self._api_key)}
+        key = self._api_key if self._credential is None else self.api_key
+        return {"Authorization": _Secret(scheme + key)}
+
+    @classmethod
+    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+        sender = environ.get("PAGERDUTY_FROM") or None
+        return dict(
+            super()._arguments_from(environ),
+            **_without_none(default_from=sender),
+        )
 
     @property
     def trunc_token(self) -> str:
@@ -6667,11 +7070,12 @@ class APISession(PDSession):
         access = self._api_key_access
         if access is None:
             response = self.get("/users/me")
-            is_refused = response.status_code == 400
-            if is_refused and "account-level" in _text(response):
+            reasons = " ".join(_error_details(response)[1])
+            if response.status_code == 400 and "account-level" in reasons:
                 access = "account"
             else:
                 successful_response(response, "asking for the key's owner")
+                try_decoding(response)  # Not the page of some gateway?
                 access = "user"
             self._api_key_access = access
         return access
@@ -6684,17 +7088,13 @@ class APISession(PDSession):
         """
         subdomain = self._subdomain
         if subdomain is None:
-            response = successful_response(
-                self.get("/users", params={"limit": 1})
-            )
-            users = unwrap(response, "users")
+            users = self.rget("/users", params={"limit": 1})
             try:
                 host = users[0]["html_url"].split("/")[2]
             except (LookupError, TypeError, AttributeError):
-                raise PDServerError(
+                raise PDClientError(
                     "The account has no user with an html_url from which to "
-                    "take the subdomain.",
-                    response,
+                    "take the subdomain."
                 ) from None
             subdomain = str(host).split(".")[0]
             self._subdomain = subdomain
@@ -6761,15 +7161,20 @@ class APISession(PDSession):
         seconds = response.elapsed.total_seconds()
         self._uncounted.append((endpoint, seconds))
         self._count()
-        status = response.status_code
-        if status < 500 and not self.log.isEnabledFor(logging.DEBUG):
+        self._log_response(method, response, seconds)
+
+    def _log_response(
+        self, method: str, response: Response, seconds: float
+    ) -> None:
+        log, is_error = self.log, response.status_code >= 500
+        is_enabled = getattr(log, "isEnabledFor", None)
+        if not is_error and is_enabled and not is_enabled(logging.DEBUG):
             return
-        self.log.log(
-            logging.DEBUG if status < 500 else logging.ERROR,
+        (log.error if is_error else log.debug)(
             "%s %s: status %d after %g s (x-request-id: %s, date: %s)",
             method,
             response.request.url,
-            status,
+            response.status_code,
             seconds,
             _presentable(str(_header(response, "x-request-id")), response),
             _presentable(str(_header(response, "date")), response),
@@ -6919,10 +7324,13 @@ class APISession(PDSession):
         path = self.canonical_path(url)
         if path in CURSOR_BASED_PAGINATION_PATHS and paginate is not False:
             options = _without_none(prefetch=prefetch)
+            if self._takes_page_size():
+                options["page_size"] = page_size
+            elif page_size is not None:
+                params = [*_as_pairs(params), ("limit", page_size)]
             return self.iter_cursor(
                 url,
                 params=params,
-                page_size=page_size,
                 item_hook=item_hook,
                 **options,
                 **_passed_on(deadline),
@@ -6942,11 +7350,19 @@ class APISession(PDSession):
             deadline=deadline,
         )
 
+    def _takes_page_size(self) -> bool:
+        """Has no subclass given iter_cursor the signature of 5.x?"""
+        return any(
+            parameter.name == "page_size"
+            or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in signature(self.iter_cursor).parameters.values()
+        )
+
     def iter_cursor(
         self,
         url: str,
         params: Any = None,
-        page_size: Optional[int] = None,
+        page_size: Any = None,
         item_hook: Optional[_ItemHook] = None,
         prefetch: Optional[int] = None,
         attribute: Optional[str] = None,
@@ -6974,6 +7390,8 @@ class APISession(PDSession):
         """
         if attribute is not None:
             deprecated_kwarg("attribute", "The tables know the wrapper.")
+        if callable(page_size) and item_hook is None:
+            page_size, item_hook = None, page_size  # The order of 5.x.
         url = _url_of(url)
         path = self.canonical_path(url)
         if path not in CURSOR_BASED_PAGINATION_PATHS:
@@ -7045,6 +7463,8 @@ class APISession(PDSession):
         :param deadline: seconds for the whole search, in place of
             :attr:`deadline`; None is without limit
         :returns: the record, or None
+        :raises PDIncompleteError: it was not found, but not all records were
+            seen (see also :attr:`require_complete_results`)
         :raises PDClientError: as :meth:`iter_all` does
         """
         wanted = str(query).lower()
@@ -7053,11 +7473,37 @@ class APISession(PDSession):
         options = _without_none(prefetch=prefetch)
         options.update(_passed_on(deadline))
         params = _as_params(pairs)
-        for item in self.iter_all(resource, params=params, **options):
-            value = item.get(attribute) if isinstance(item, dict) else None
+        records = self.iter_all(resource, params=params, **options)
+        other = ""  # An attribute that has the value instead.
+        for item in records:
+            values = item if isinstance(item, dict) else {}
+            value = values.get(attribute)
             if value is not None and str(value).lower() == wanted:
                 return item
+            other = other or _key_of_value(values, wanted)
+        self._refuse_half_an_answer(resource, records)
+        if other and other != attribute:
+            _warn(
+                self.log,
+                f"No {attribute!r} in {resource} is {query!r}, but there is "
+                f"an {other!r} that is: pass attribute={other!r}.",
+            )
         return None
+
+    def _refuse_half_an_answer(self, resource: str, records: Any) -> None:
+        """See that an iteration has seen all records.
+
+        :raises PDIncompleteError: it has not
+        """
+        try:
+            shortfall = _outcomes[records].shortfall
+        except (KeyError, TypeError):
+            return  # A subclass has another iter_all.
+        if shortfall and self._requires_all():
+            raise PDIncompleteError(
+                f"What is asked for may be in {resource}, but not all of that "
+                f"was seen. {shortfall}"
+            )
 
     def persist(
         self,
@@ -7077,6 +7523,7 @@ class APISession(PDSession):
             place of :attr:`deadline`; None is without limit
         :returns: the resource as it is then
         :raises ValueError: the values lack the attribute
+        :raises PDIncompleteError: as :meth:`find` does
         :raises PDHTTPError: the API refuses what is asked of it
         """
         if attr not in values:
@@ -7089,9 +7536,9 @@ class APISession(PDSession):
         if existing is None:
             return self.rpost(resource, json=values, **options)
         if update and not _is_within(values, existing):
-            changed = dict(existing)
-            changed.update(values)
-            return self.rput(existing, json=changed, **options)
+            changed = {**existing, **values}
+            target = changed if changed.get("self") else existing
+            return self.rput(target, json=changed, **options)
         return existing
 
     def _shared_deadline(self, seconds: Any) -> Dict[str, Any]:
@@ -7175,9 +7622,12 @@ class APISession(PDSession):
             operation.response,
             0 if only_first else ahead,
         )
-        return self._records(
-            position, open_source, item_hook, only_first, deadline
+        outcome = _Outcome()
+        records = self._records(
+            position, open_source, item_hook, only_first, deadline, outcome
         )
+        _outcomes[records] = outcome
+        return records
 
     def _open_source(
         self, url: _LocatedURL, wrapper: Any, ahead: int, options: Any
@@ -7200,17 +7650,19 @@ class APISession(PDSession):
         item_hook: Optional[_ItemHook],
         only_first: bool,
         deadline: Any,
+        outcome: _Outcome,
     ) -> Iterator[Any]:
         """The records of all pages, from a position on."""
         count = 0
         if position is not None and position.refusal:
-            self.log.warning("%s", position.refusal)
+            outcome.shortfall = position.refusal
+            _warn(self.log, position.refusal, PDIncompleteWarning)
             return
         options = self._shared_deadline(deadline)
         source = open_source(options)
         try:
             while position is not None:
-                page = self._page_or_end(source, position)
+                page = self._page_or_end(source, position, outcome)
                 if page is None:
                     return
                 source.consuming(position, page)
@@ -7225,7 +7677,9 @@ class APISession(PDSession):
                     return
                 shortfall = position.shortfall(page)
                 if shortfall:
-                    self.log.warning("%s", shortfall)
+                    if position.is_paginated:
+                        outcome.shortfall = shortfall
+                    _warn(self.log, shortfall, PDIncompleteWarning)
                 position = position.next_page(page)
                 if position is not None and options:
                     _check_time_left(options["deadline"], page.response, count)
@@ -7234,17 +7688,26 @@ class APISession(PDSession):
             source.close()
 
     def _page_or_end(
-        self, source: _PagesOnDemand, position: _PagePosition
+        self,
+        source: _PagesOnDemand,
+        position: _PagePosition,
+        outcome: _Outcome,
     ) -> Optional[_Page]:
         """The page; None: an error status ends the iteration."""
         try:
             return source.page(position)
         except PDHTTPError as error:
             is_status = error.response.status_code // 100 != 2
-            if self.require_complete_results or not is_status:
+            if self._requires_all() or not is_status:
                 raise
-            self.log.warning("The results are incomplete: %s", error)
+            outcome.shortfall = f"The results are incomplete: {error}"
+            _warn(self.log, outcome.shortfall, PDIncompleteWarning)
             return None
+
+    def _requires_all(self) -> bool:
+        # A class may have the 4.x name set to a value, in place of ours.
+        old = getattr(type(self), "raise_if_http_error", None)
+        return old if isinstance(old, bool) else self.require_complete_results
 
     def _fetch_page(
         self,
@@ -7291,11 +7754,90 @@ def _is_within(part: Any, whole: Any) -> bool:
     return bool(part == whole)
 
 
+def _key_of_value(record: Mapping[str, Any], wanted: str) -> str:
+    """The first attribute of a record that has a value, case aside."""
+    for name, value in record.items():
+        if isinstance(value, str) and value.lower() == wanted:
+            return name
+    return ""
+
+
 # ---------------------------------------------------------------------------
 # Events
 # ---------------------------------------------------------------------------
 #
 # The Events API refuses an event that is too large, and then nobody is paged.
+
+
+# Deeper than this, a value is sent as text.
+_MAX_DEPTH = 100
+
+
+def _jsonable(event: Dict[str, Any]) -> Dict[str, Any]:
+    """An event that JSON can say; values that it cannot become texts.
+
+    An alert must not be lost for a value that nobody can send.
+    """
+    try:
+        json.dumps(event, allow_nan=False)
+        return event
+    except (TypeError, ValueError, RecursionError):
+        return cast(Dict[str, Any], _as_json(event))
+
+
+def _as_json(value: Any, within: Tuple[int, ...] = ()) -> Any:
+    """A value as JSON can say it; ``within``: ids of what it is part of."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)) and _is_number(value):
+        return value
+    if id(value) in within:
+        return "<within itself>"
+    if len(within) < _MAX_DEPTH:
+        inside = (*within, id(value))
+        if isinstance(value, abc.Mapping):
+            return {
+                _as_name(name): _as_json(item, inside)
+                for name, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [_as_json(item, inside) for item in value]
+    return _as_text(value)
+
+
+def _as_name(value: Any) -> str:
+    """The name of a member of an object, as JSON or else as text."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (int, float)) and _is_number(value):
+        return json.dumps(value)
+    return _as_text(value)
+
+
+def _is_number(value: Union[int, float]) -> bool:
+    """Is it one that JSON has, and that Python can print?"""
+    try:
+        return bool(json.dumps(value, allow_nan=False))
+    except (ValueError, TypeError):
+        return False
+
+
+def _as_text(value: Any) -> str:
+    """Any value as a text that says most of it."""
+    try:
+        if isinstance(value, datetime) and value.tzinfo is None:
+            value = value.astimezone()  # It is local time.
+        if isinstance(value, date):
+            return value.isoformat()
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value).decode("utf-8", "backslashreplace")
+        if isinstance(value, BaseException):
+            return f"{type(value).__name__}: {value}"
+        if isinstance(value, int):
+            return hex(value)
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} that has no text>"
 
 
 def _fit_event(
@@ -7304,7 +7846,7 @@ def _fit_event(
     """Make an event fit the limits of the API.
 
     :returns: the event, or a shortened copy; and what was cut, in words
-    :raises ValueError: shortening the details is not enough
+    :raises PDInputError: shortening the details is not enough
     """
     payload = event.get("payload")
     if not isinstance(payload, abc.Mapping):
@@ -7332,7 +7874,7 @@ def _fit_event(
             payload["custom_details"] = _shorten_details(details, room)
             event = dict(event, payload=payload)
         if _size(event) > _MAX_EVENT_SIZE:
-            raise ValueError(
+            raise PDInputError(
                 f"The event has {_size(event)} bytes without its "
                 f"custom_details; the API takes {_MAX_EVENT_SIZE}."
             )
@@ -7340,14 +7882,8 @@ def _fit_event(
 
 
 def _size(value: Any) -> int:
-    """Bytes that a value takes in the body of a request.
-
-    :raises ValueError: it cannot be encoded as JSON
-    """
-    try:
-        return len(json.dumps(value))
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"The event is not JSON: {error}") from None
+    """Bytes that a value takes in the body of a request."""
+    return len(json.dumps(value))
 
 
 def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
@@ -7435,7 +7971,9 @@ def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, abc.Mapping):
-        raise ValueError(f"{name} must be a dict, not {type(value).__name__}.")
+        raise PDInputError(
+            f"{name} must be a dict, not {type(value).__name__}."
+        )
     return dict(value)
 
 
@@ -7454,19 +7992,43 @@ def _trigger_payload(
     return content
 
 
-def _check_required(payload: Mapping[str, Any]) -> None:
-    """Does a payload have what the API refuses to do without?"""
+def _check_required(payload: Dict[str, Any]) -> None:
+    """See that a payload has what the API refuses to do without."""
     for name in ("summary", "source"):
         value = payload.get(name)
         if not isinstance(value, str) or not value:
-            raise ValueError(
+            raise PDInputError(
                 f"The {name} must be a non-empty str, not {value!r}."
             )
-    if payload.get("severity") not in _SEVERITIES:
-        raise ValueError(
+    severity = payload.get("severity")
+    if str(severity).lower() not in _SEVERITIES:
+        raise PDInputError(
             f"The severity must be one of {', '.join(_SEVERITIES)}, not "
-            f"{payload.get('severity')!r}."
+            f"{severity!r}."
         )
+    payload["severity"] = str(severity).lower()
+
+
+def _without_empty_links(
+    event: Dict[str, Any],
+) -> Tuple[Dict[str, Any], List[str]]:
+    """An event without the images and links that the API would refuse.
+
+    :returns: the event, or a copy; and what was left out, in words
+    """
+    problems = []
+    for kind, wanted in (("images", "src"), ("links", "href")):
+        entries = event.get(kind)
+        if not isinstance(entries, (list, tuple)):
+            continue
+        good = [e for e in entries if isinstance(e, dict) and e.get(wanted)]
+        if len(good) < len(entries):
+            event = dict(event, **{kind: good})
+            problems.append(
+                f"{len(entries) - len(good)} of the {kind} of the event have "
+                f"no {wanted!r}, and are left out."
+            )
+    return event, problems
 
 
 def _check_payload(event: Mapping[str, Any]) -> None:
@@ -7476,12 +8038,12 @@ def _check_payload(event: Mapping[str, Any]) -> None:
 
 def _checked_dedup_key(dedup_key: Any) -> str:
     if not isinstance(dedup_key, str):
-        raise ValueError(
+        raise PDInputError(
             f"The dedup_key must be a str, not {type(dedup_key).__name__}."
         )
     if len(dedup_key) > _MAX_DEDUP_KEY_LENGTH:
         # Two identities that are cut at the same place would become one.
-        raise ValueError(
+        raise PDInputError(
             f"The dedup_key has {len(dedup_key)} characters; the API takes "
             f"{_MAX_DEDUP_KEY_LENGTH}. Use a digest of it instead."
         )
@@ -7497,10 +8059,18 @@ class _EventsSession(PDSession):
 
     permitted_methods: Sequence[str] = ("POST",)
     url = "https://events.pagerduty.com"
+
+    _key_variable = "PAGERDUTY_ROUTING_KEY"
+    _url_variable = "PAGERDUTY_EVENTS_URL"
+    _regions = {
+        "us": "https://events.pagerduty.com",
+        "eu": "https://events.eu.pagerduty.com",
+    }
+
     retry: Dict[int, int] = {500: 2, 502: 4, 503: 6, 504: 6}
 
-    #: True: an event that is too large for the API is a ValueError. False: it
-    #: is shortened, which is logged as a warning.
+    #: True: an event that is too large for the API is a
+    #: :class:`PDInputError`. False: it is shortened, with a warning.
     strict_events: bool = False
 
     __attrs__ = PDSession.__attrs__ + ["strict_events"]
@@ -7512,7 +8082,8 @@ class _EventsSession(PDSession):
     ) -> Dict[str, Any]:
         options = super()._request_options(method, full_url, options)
         if isinstance(options.get("json"), abc.Mapping):
-            options["json"] = dict(options["json"], routing_key=self._api_key)
+            key = _Secret(self.api_key)
+            options["json"] = dict(options["json"], routing_key=key)
         return options
 
     def _submit(self, path: str, event: Dict[str, Any], deadline: Any) -> Any:
@@ -7534,19 +8105,22 @@ class _EventsSession(PDSession):
     def _fitted(self, event: Dict[str, Any]) -> Dict[str, Any]:
         """The event as the API takes it: shortened if need be.
 
-        :raises ValueError: it is too large, and may not or cannot be
+        :raises PDInputError: it is too large, and may not or cannot be
             shortened
         """
-        event = dict(event, routing_key=self._api_key)
+        event = dict(event, routing_key=_Secret(self.api_key))
         _check_payload(event)
+        event, left_out = _without_empty_links(_jsonable(event))
         fitted, cuts = _fit_event(event)
         if cuts and self.strict_events:
-            raise ValueError(
+            raise PDInputError(
                 f"The API would refuse this event: {'; '.join(cuts)}. It is "
                 "not shortened, because strict_events is True."
             )
+        for problem in left_out:
+            _warn(self.log, problem)
         for cut in cuts:
-            self.log.warning("The event is shortened: %s.", cut)
+            _warn(self.log, f"The event is shortened: {cut}.")
         return fitted
 
 
@@ -7607,7 +8181,7 @@ class EventsAPISession(_EventsSession):
         :param deadline: seconds in which the call ends, whatever happens, in
             place of :attr:`deadline`; None is without limit
         :returns: the dedup_key of the alert
-        :raises ValueError: summary or source is no non-empty str; the
+        :raises PDInputError: summary or source is no non-empty str; the
             severity is none of these; payload or custom_details is no dict;
             or the event is larger than the API takes, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
@@ -7643,7 +8217,7 @@ class EventsAPISession(_EventsSession):
         :param deadline: seconds in which the call ends, whatever happens, in
             place of :attr:`deadline`; None is without limit
         :returns: the same
-        :raises ValueError: the dedup_key is empty
+        :raises PDInputError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
         :raises PDDeadlineError: the deadline has passed, or the next attempt
             would begin after it
@@ -7662,7 +8236,7 @@ class EventsAPISession(_EventsSession):
         :param deadline: seconds in which the call ends, whatever happens, in
             place of :attr:`deadline`; None is without limit
         :returns: the same
-        :raises ValueError: the dedup_key is empty
+        :raises PDInputError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
         :raises PDDeadlineError: the deadline has passed, or the next attempt
             would begin after it
@@ -7687,7 +8261,7 @@ class EventsAPISession(_EventsSession):
             place of :attr:`deadline`; None is without limit
         :param properties: the other properties of the event
         :returns: the dedup_key of the alert
-        :raises ValueError: the action is none of these; the dedup_key is
+        :raises PDInputError: the action is none of these; the dedup_key is
             missing or over 255 characters; payload or custom_details is no
             dict; or the event is too large, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
@@ -7696,18 +8270,19 @@ class EventsAPISession(_EventsSession):
         """
         actions = ("trigger", "acknowledge", "resolve")
         if action not in actions:
-            raise ValueError(
+            raise PDInputError(
                 f"The action must be one of {', '.join(actions)}; it is "
                 f"{action!r}."
             )
         properties = _masked_json(properties)
         event = dict(properties, event_action=action)
-        if not dedup_key and action == "trigger" and self.client_dedup_keys:
-            dedup_key = os.urandom(16).hex()
-        if dedup_key:
+        is_missing = dedup_key is None or dedup_key == ""
+        if is_missing and action == "trigger" and self.client_dedup_keys:
+            dedup_key, is_missing = os.urandom(16).hex(), False
+        if not is_missing:
             event["dedup_key"] = _checked_dedup_key(dedup_key)
         elif action != "trigger":
-            raise ValueError(
+            raise PDInputError(
                 f"To {action} an alert, its dedup_key (a non-empty str) is "
                 f"needed; it is {dedup_key!r}."
             )
@@ -7758,7 +8333,7 @@ class ChangeEventsAPISession(_EventsSession):
         :param deadline: seconds in which the call ends, whatever happens, in
             place of :attr:`deadline`; None is without limit
         :returns: the id of the event, if the API tells
-        :raises ValueError: custom_details is no dict
+        :raises PDInputError: custom_details is no dict
         :raises PDHTTPError: the API refuses the event
         :raises PDDeadlineError: the deadline has passed, or the next attempt
             would begin after it
@@ -7788,7 +8363,7 @@ class ChangeEventsAPISession(_EventsSession):
             place of :attr:`deadline`; None is without limit
         :param properties: the properties of the event
         :returns: the id of the event, if the API tells
-        :raises ValueError: payload or custom_details is no dict
+        :raises PDInputError: payload or custom_details is no dict
         :raises PDHTTPError: the API refuses the event
         :raises PDDeadlineError: the deadline has passed, or the next attempt
             would begin after it

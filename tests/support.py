@@ -1,10 +1,13 @@
 """Fixtures for all tests: a clean environment, a server, sessions on it."""
 
+import contextlib
 import importlib.util
 import logging
 import os
+import sys
 import time
-from typing import Any, Callable, Iterator, List, Optional
+import warnings
+from typing import Any, Callable, Iterator, List, Optional, Type
 
 import pytest
 
@@ -163,3 +166,26 @@ def warnings_in(caplog: Any) -> List[str]:
         for record in caplog.records
         if record.levelno == logging.WARNING
     ]
+
+
+@contextlib.contextmanager
+def told(
+    category: Type[Warning], *parts: str, times: int = 1
+) -> Iterator[List[str]]:
+    """What runs within warns so many times, at a line of the calling file.
+
+    Each warning is of exactly this category, and its text holds all parts.
+    The texts are in the list afterwards.
+    """
+    blamed = sys._getframe(2).f_code.co_filename
+    texts: List[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    texts += [str(warning.message) for warning in caught]
+    assert len(caught) == times, texts
+    for warning, text in zip(caught, texts):
+        assert warning.category is category, (warning.category, text)
+        assert warning.filename == blamed, (warning.filename, text)
+        for part in parts:
+            assert part in text

@@ -1,7 +1,11 @@
 """Alerts and change events: what is sent, and what the answers mean."""
 
 import copy
+import decimal
+import pathlib
 import re
+import sys
+import uuid
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -9,7 +13,7 @@ import requests
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, told
 
 SUMMARY, SOURCE = "Server is on fire", "dusty.old.server.net"
 LINKS = [{"href": "https://example.com/run", "text": "How to put it out"}]
@@ -348,7 +352,7 @@ def test_the_dedup_key_is_that_of_the_answer(events, server):
     ],
 )
 def test_an_event_that_is_none(send, events, server, naps):
-    with pytest.raises(ValueError):
+    with pytest.raises(pdpyras.PDInputError):
         send(events)
     assert server.requests == naps == []
 
@@ -462,7 +466,7 @@ def test_the_id_of_a_change_event_if_the_api_tells(changes, server):
     ],
 )
 def test_a_change_event_that_is_none(send, changes, server, naps):
-    with pytest.raises(ValueError):
+    with pytest.raises(pdpyras.PDInputError):
         send(changes)
     assert server.requests == naps == []
 
@@ -493,3 +497,122 @@ def test_a_stand_in_for_what_sends(sent, events):
 
     events.parent = StandIn()
     assert events.trigger("Disk is full", "db1") == "k1"
+
+
+# ---------------------------------------------------------------------------
+# Any value will do
+# ---------------------------------------------------------------------------
+
+
+class Silent:
+    """An object whose text is an error."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+LOCAL = datetime(2024, 5, 1, 12, 30)
+UTC = timezone.utc
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (LOCAL.replace(tzinfo=UTC), "2024-05-01T12:30:00+00:00"),
+        (LOCAL, LOCAL.astimezone().isoformat()),
+        (LOCAL.date(), "2024-05-01"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (pathlib.PurePosixPath("/var/log"), "/var/log"),
+        ({5}, "{5}"),
+        (b"caf\xc3\xa9", "caf\u00e9"),
+        (b"\xff", "\\xff"),
+        (bytearray(b"x"), "x"),
+        (OSError("disk"), "OSError: disk"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (1j, "1j"),
+        (Silent(), "<Silent that has no text>"),
+        (10**5000, hex(10**5000)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_no_alert_is_lost_for_a_value(value, text, events, changes, server):
+    if isinstance(value, int) and not hasattr(sys, "set_int_max_str_digits"):
+        text = value  # This Python can print it.
+    details = {"a": value, "b": [{"c": (value,)}], "n": 1}
+    before = dict(details)
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    changes.submit(SUMMARY, custom_details=details)
+    assert details == before
+    for request in server.requests:
+        found = request.json["payload"]["custom_details"]
+        assert found == {"a": text, "b": [{"c": [text]}], "n": 1}
+
+
+def test_names_that_are_no_texts_become_some(events, server):
+    details = {5: 1, None: 2, LOCAL.date(): 3, (1, 2): 4, True: 5}
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    (request,) = server.requests
+    found = request.json["payload"]["custom_details"]
+    # Numbers and the like as JSON has them, whatever is beside them.
+    assert found == {
+        "5": 1,
+        "null": 2,
+        "true": 5,
+        "2024-05-01": 3,
+        "(1, 2)": 4,
+    }
+
+
+def test_details_within_themselves_are_sent(events, server):
+    details = {"n": 1}
+    details.update(one=details, two=[details])
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    (request,) = server.requests
+    found = request.json["payload"]["custom_details"]
+    again = {
+        "n": 1,
+        "one": "<within itself>",
+        "two": ["<within itself>"],
+    }
+    assert found["n"] == 1 and found["one"] == again
+    assert found["two"] == [{**again, "two": "<within itself>"}]
+
+
+@pytest.mark.parametrize("severity", ["CRITICAL", "Critical", "critical"])
+def test_a_severity_in_any_case(severity, events, server):
+    events.trigger(SUMMARY, SOURCE, severity=severity)
+    events.trigger(SUMMARY, SOURCE, payload={"severity": severity})
+    for request in server.requests:
+        assert request.json["payload"]["severity"] == "critical"
+
+
+@pytest.mark.parametrize("key", [0, 5, False, b"k", ["k"]])
+@pytest.mark.parametrize("action", ["trigger", "acknowledge", "resolve"])
+def test_a_dedup_key_that_is_no_text_is_never_dropped(
+    key, action, events, server
+):
+    events.client_dedup_keys = True
+    with pytest.raises(pdpyras.PDInputError, match="dedup_key"):
+        events.send_event(action, dedup_key=key)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_images_and_links_without_an_address_are_left_out(
+    kind, events, changes, server
+):
+    images = kind([{"src": "https://x.example/a.png"}, {"alt": "b"}, None])
+    links = kind([{"text": "a"}, {"href": "https://x.example", "text": "b"}])
+    with told(pdpyras.PDWarning, "left out", times=2) as texts:
+        events.trigger(SUMMARY, SOURCE, images=images, links=links)
+    assert "2 of the images" in texts[0] and "1 of the links" in texts[1]
+    with told(pdpyras.PDWarning, "1 of the links"):
+        changes.submit(SUMMARY, links=links)
+    for request in server.requests:
+        assert request.json["links"] == [links[1]]
+    assert server.requests[0].json["images"] == [images[0]]
+    assert len(images) == 3 and len(links) == 2

@@ -389,7 +389,7 @@ def test_no_on_call_report(box):
     status, output, errors = run(
         "oncall_report.py", "--url", box.url, PAGERDUTY_API_KEY="any-key"
     )
-    assert (status, output) == (1, "") and "status 403" in errors
+    assert (status, output) == (1, "") and "403 Forbidden" in errors
     assert "Traceback" not in errors
 
 

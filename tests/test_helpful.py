@@ -42,9 +42,14 @@ def test_all_that_the_api_said_is_there(session, server):
     assert error.errors == REASONS
     assert (error.status_code, error.code) == (400, 2001)
     assert error.request_id == "8e9eb6ff"
-    for text in (*REASONS, "2001", "8e9eb6ff", "status 400", "PUT"):
-        assert text in str(error)
-    assert f"{server.url}/users/P1" in str(error)
+    assert str(error) == (
+        f"PUT /users/P1: 400 Bad Request: {'; '.join(REASONS)} "
+        "(code 2001, x-request-id 8e9eb6ff)"
+    )
+    assert error.msg.startswith(
+        f"PUT {server.url}/users/P1: API responded with client error "
+        '(status 400): {"error": '
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +223,8 @@ def test_an_error_is_one_paragraph(answer, session, server):
         for shown in (text, error.msg, *error.args):
             assert len(shown.splitlines()) == 1
             assert all(character.isprintable() for character in shown)
-        assert text.startswith(f"GET {server.url}/users/P1: ")
+        begins = (f"GET {server.url}/users/P1: ", "GET /users/P1: 400 Bad Req")
+        assert text.startswith(begins)
         assert str(pickle.loads(pickle.dumps(error))) == text
 
 
@@ -266,7 +272,8 @@ def test_an_error_after_a_broken_redirect_survives_pickling(
 
 
 def test_a_hint_is_a_sentence_of_its_own(session, server):
-    server.reply(400, json={"error": {"message": "Invalid", "code": 2001}})
+    reason = {"message": "Requester User Not Found", "code": 1008}
+    server.reply(400, json={"error": reason})
     text = str(error_of(session.rpost, "incidents", json={}))
     assert text.endswith(".")
     assert " This endpoint wants the header From" in text
@@ -379,41 +386,55 @@ def test_bad_input_is_named_before_anything_is_sent(
     "kind, call, expected, came",
     [
         (
-            ValueError,
+            pdpyras.PDInputError,
             lambda e: e.send_event("open", "k"),
             "trigger, ack",
             "'open'",
         ),
-        (ValueError, lambda e: e.resolve(None), "non-empty str", "None"),
-        (ValueError, lambda e: e.acknowledge(5), "str", "int"),
-        (ValueError, lambda e: e.trigger("s", "o", dedup_key=5), "str", "int"),
-        (ValueError, lambda e: e.trigger("s", "o", "k" * 256), "255", "256"),
         (
-            ValueError,
+            pdpyras.PDInputError,
+            lambda e: e.resolve(None),
+            "non-empty str",
+            "None",
+        ),
+        (pdpyras.PDInputError, lambda e: e.acknowledge(5), "str", "int"),
+        (
+            pdpyras.PDInputError,
+            lambda e: e.trigger("s", "o", dedup_key=5),
+            "str",
+            "int",
+        ),
+        (
+            pdpyras.PDInputError,
+            lambda e: e.trigger("s", "o", "k" * 256),
+            "255",
+            "256",
+        ),
+        (
+            pdpyras.PDInputError,
             lambda e: e.trigger("s", "o", payload=[]),
             "dict",
             "list",
         ),
         (
-            ValueError,
+            pdpyras.PDInputError,
             lambda e: e.trigger("s", "o", custom_details=5),
             "dict",
             "int",
         ),
         (
-            ValueError,
+            pdpyras.PDInputError,
             lambda e: e.trigger("s", "o", severity="bad"),
             "critical",
             "'bad'",
         ),
-        (ValueError, lambda e: e.trigger(None, "o"), "summary", "None"),
-        (ValueError, lambda e: e.trigger("s", ""), "source", "''"),
         (
-            ValueError,
-            lambda e: e.trigger("s", "o", custom_details={"x": b"x"}),
-            "JSON",
-            "bytes",
+            pdpyras.PDInputError,
+            lambda e: e.trigger(None, "o"),
+            "summary",
+            "None",
         ),
+        (pdpyras.PDInputError, lambda e: e.trigger("s", ""), "source", "''"),
         (pdpyras.PDClientError, lambda e: e.get("/v2/enqueue"), "POST", "GET"),
     ],
 )
@@ -425,12 +446,168 @@ def test_bad_events_are_named_before_anything_is_sent(
     assert type(caught.value) is kind
     assert expected in str(caught.value)
     assert came in str(caught.value)
+    # Programs catch either; nothing was received.
+    assert isinstance(caught.value, pdpyras.PDClientError)
+    assert kind is pdpyras.PDClientError or isinstance(
+        caught.value, ValueError
+    )
+    assert caught.value.response is None
     assert server.connections == 0 and naps == []
 
 
-@pytest.mark.parametrize("key", ["", " ", "k\n", "k k", "\u00fc", None, 5])
-def test_a_key_that_is_none_is_not_shown(key):
+@pytest.mark.parametrize(
+    "key, advice",
+    [
+        ("", "it is empty. Is the variable set"),
+        (" \n", "it is empty. Is the variable set"),
+        (None, "it is None. Is the variable set"),
+        (b"Xk3jQ9", "it is bytes. Decode it: key.decode()"),
+        (bytearray(b"Xk3jQ9"), "it is bytes. Decode it"),
+        (5, "it is of the type int."),
+        (["Xk3jQ9"], "it is of the type list."),
+        ("Token token=Xk3jQ9", "begins like a header. Leave out `Token"),
+        ("token token=Xk3jQ9", "begins like a header. Leave out `Token"),
+        ("Bearer Xk3jQ9", "begins like a header. Leave out `Token"),
+        ("'Xk3jQ9'", "has quotation marks around it. Leave them out."),
+        ('"Xk3jQ9"', "has quotation marks around it. Leave them out."),
+        ("Xk3jQ9\n", "together with its newline?"),
+        ("Xk3 jQ9", "white space"),
+        ("Xk3jQ9\u00fc", "characters outside ASCII"),
+        ("Xk3jQ9\x00", "control characters"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["APISession", "EventsAPISession"])
+def test_a_key_that_is_none_is_refused_with_the_reason(kind, key, advice):
     with pytest.raises(ValueError) as caught:
-        pdpyras.APISession(key)
+        getattr(pdpyras, kind)(key)
     assert "non-empty str" in str(caught.value)
-    assert "newline" in str(caught.value)
+    assert advice in str(caught.value)
+    assert "Xk3" not in str(caught.value)
+    with getattr(pdpyras, kind)(KEY) as session:
+        with pytest.raises(ValueError):
+            session.api_key = key
+        assert session.api_key == KEY
+
+
+# ---------------------------------------------------------------------------
+# Every shape of an error body
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "status, body, reasons",
+    [
+        (400, {"error": "invalid_scope"}, ["invalid_scope"]),
+        (
+            400,
+            {"error": "invalid_client", "error_description": "Unknown app"},
+            ["invalid_client", "Unknown app"],
+        ),
+        (404, {"detail": "Resource 5 not found"}, ["Resource 5 not found"]),
+        (
+            403,
+            {"error": {"message": "Denied"}, "required_scopes": "users.write"},
+            ["Denied", "required scopes: users.write"],
+        ),
+        (
+            403,
+            {
+                "error": {"message": "Denied"},
+                "required_scopes": ["a" * 120, "b.read"],
+            },
+            [
+                "Denied",
+                "required scopes: " + "a" * 120,
+                "required scopes: b.read",
+            ],
+        ),
+        (
+            400,
+            {"error": {"errors": {"email": ["is taken", "is long"]}}},
+            ["email: is taken, is long"],
+        ),
+        (400, {"errors": {"name": "is empty"}}, ["name: is empty"]),
+        (400, {"error": {"errors": "is empty"}}, ["is empty"]),
+        (400, {"error": {"errors": [{"field": 5}]}}, ['{"field": 5}']),
+    ],
+)
+def test_every_shape_of_reasons_is_read(
+    status, body, reasons, session, server
+):
+    server.reply(status, json=body)
+    error = error_of(session.rget, "users/P1")
+    assert error.errors == reasons
+    assert f": {'; '.join(reasons)}" in str(error)
+
+
+def test_reasons_are_quoted_up_to_ten_thousand_characters(session, server):
+    reasons = [f"{n:04d} {'x' * 94}" for n in range(120)]
+    server.reply(400, json={"error": {"errors": reasons}})
+    error = error_of(session.rget, "users/P1")
+    assert error.errors == reasons
+    text = str(error)
+    assert reasons[98] in text and "0110" not in text
+    assert 10000 < len(text) < 10100
+
+
+def test_without_a_reason_the_body_is_quoted(session, server):
+    server.reply(500, body=b"<h1>Out of order</h1>")
+    error = error_of(session.rget, "users/P1")
+    assert error.errors == []
+    assert "<h1>Out of order</h1>" in str(error)
+
+
+@pytest.mark.parametrize(
+    "reason", ["Email cannot be empty", "Informed", "Platform is unknown"]
+)
+def test_the_hint_about_from_needs_a_reason_that_is_about_it(
+    reason, session, server
+):
+    server.reply(400, json={"error": {"errors": [reason]}})
+    error = error_of(session.rpost, "incidents", json={})
+    assert "default_from" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "path, suggestion",
+    [
+        ("user", "/users"),
+        ("incident", "/incidents"),
+        ("esclation_policies", "/escalation_policies"),
+        ("users/P1/contact_method", "/users/P1/contact_methods"),
+        ("incidents/P1/note", "/incidents/P1/notes"),
+    ],
+)
+def test_an_unknown_path_names_the_nearest_known_one(
+    path, suggestion, session, server
+):
+    assert f"Did you mean {suggestion}?" in str(
+        error_of(session.list_all, path)
+    )
+    assert server.requests == []
+    server.reply(404, json={"error": {"message": "Not Found"}})
+    assert f"Not Found. Did you mean {suggestion}?" in str(
+        error_of(session.rget, path)
+    )
+
+
+def test_what_is_like_nothing_suggests_nothing(session, server):
+    assert "Did you" not in str(error_of(session.list_all, "qqq/zzz/yyy"))
+    server.reply(404, json={"error": {"message": "Not Found"}})
+    assert "Did you" not in str(error_of(session.rget, "users/P1"))
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_gateway_cannot_tell_what_became_of_a_write(status, session, server):
+    server.handler = lambda request: wire.Answer(status)
+    assert "may or may not" in str(error_of(session.rpost, "users", json={}))
+    assert "may or may not" not in str(error_of(session.rget, "users/P1"))
+
+
+def test_a_certificate_that_does_not_verify_names_the_settings(
+    trust, session, naps
+):
+    with wire.Server(tls=trust) as server:
+        session.url = server.url
+        text = str(error_of(session.get, "users"))
+    assert "session.verify" in text and "REQUESTS_CA_BUNDLE" in text

@@ -19,7 +19,7 @@ import pytest
 import pdpyras
 from pdpyras_sandbox import Sandbox
 from tests import wire
-from tests.support import KEY, ROOT
+from tests.support import KEY, ROOT, told
 
 # What the lines of the scripts share.
 BEGINNING = f"""
@@ -501,8 +501,27 @@ def test_raise_if_http_error(box: Sandbox, boxed: Any) -> None:
     users = boxed.iter_all("users")
     received = [next(users)]
     box.fail(500)
-    received += users
+    with told(pdpyras.PDIncompleteWarning, "incomplete", "500"):
+        received += users
     assert len(received) == 100
+
+
+class Lenient(pdpyras.APISession):
+    """A subclass as programs for 4.x have it."""
+
+    raise_if_http_error = False
+
+
+def test_raise_if_http_error_set_on_a_class(box: Sandbox) -> None:
+    box.add("users", 150)
+    with Lenient(KEY) as session:
+        session.url = box.url
+        users = session.iter_all("users")
+        received = [next(users)]
+        box.fail(500)
+        with told(pdpyras.PDIncompleteWarning, "incomplete", "500"):
+            received += users
+        assert len(received) == 100
 
 
 KINDS = [

@@ -38,7 +38,14 @@ import pdpyras
 from api_toolkit.connector import APIConnector
 from pdpyras_sandbox import Sandbox
 from tests import wire
-from tests.support import API, KEY, ROOT, ROUTING_KEY, redirect_sessions
+from tests.support import (
+    API,
+    KEY,
+    ROOT,
+    ROUTING_KEY,
+    redirect_sessions,
+    told,
+)
 
 DOCUMENTS = os.environ.get(
     "PDPYRAS_SEEDS", os.path.join(ROOT, "..", "shared", "seeds")
@@ -646,8 +653,8 @@ def schedule_overrides(desk: Desk) -> None:
     assert (
         list(desk.sent) == ["overrides"] and len(desk.sent["overrides"]) == 2
     )
-    for item, told in zip((good, bad), re.findall(r"#     (.*)", desk.code)):
-        promised = ast.literal_eval(told.replace("{...}", "{}").rstrip(","))
+    for item, said in zip((good, bad), re.findall(r"#     (.*)", desk.code)):
+        promised = ast.literal_eval(said.replace("{...}", "{}").rstrip(","))
         assert item.keys() == promised.keys()
         assert item["status"] == promised["status"]
         assert item.get("errors") == promised.get("errors")
@@ -952,9 +959,11 @@ def test_an_error_discards_partial_results_unless_told_not_to(
     assert received == users[:100]
     desk.api.require_complete_results = False
     spoil_the_second_page(desk)
-    assert desk.api.list_all("users") == users[:100]
+    with told(pdpyras.PDIncompleteWarning, "incomplete"):
+        assert desk.api.list_all("users") == users[:100]
     spoil_the_second_page(desk)
-    by_id = desk.api.dict_all("users")
+    with told(pdpyras.PDIncompleteWarning, "incomplete"):
+        by_id = desk.api.dict_all("users")
     assert list(by_id) == [user["id"] for user in users[:100]]
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, told
 
 ACCEPT = "application/vnd.pagerduty+json;version=2"
 
@@ -1051,8 +1051,9 @@ def test_the_subdomain(server, session):
 )
 def test_the_api_does_not_tell_the_subdomain(users, server, session):
     server.reply(json={"users": users})
-    with pytest.raises(pdpyras.PDServerError):
+    with pytest.raises(pdpyras.PDClientError, match="subdomain") as caught:
         session.subdomain  # noqa: B018
+    assert type(caught.value) is pdpyras.PDClientError
     server.reply(403)
     with pytest.raises(pdpyras.PDHTTPError):
         session.subdomain  # noqa: B018
@@ -1670,3 +1671,142 @@ def test_a_credential_made_anew_for_each_request_is_sent(server):
         first = server.requests[-1].headers["Authorization"]
         session.get("users")
         assert server.requests[-1].headers["Authorization"] != first
+
+
+# ---------------------------------------------------------------------------
+# What users' tests and programs rest on
+# ---------------------------------------------------------------------------
+
+
+class StandIn:
+    """A response of somebody's test, which has this and no more."""
+
+    def __init__(self, ok, body):
+        self.ok = ok
+        self.body = body
+        self.decoded = 0
+
+    def json(self):
+        self.decoded += 1
+        return self.body
+
+
+@pytest.mark.parametrize("status", [None, "a mock"])
+def test_a_stand_in_that_has_only_ok_is_judged_by_it(
+    status, session, monkeypatch
+):
+    answer = StandIn(True, {"user": {"id": "P1"}})
+    if status:
+        answer.status_code = status
+        answer.text = "the body"
+    monkeypatch.setattr(session, "get", lambda *args, **kwargs: answer)
+    assert session.rget("users/P1") == {"id": "P1"}
+    assert answer.decoded == 1
+    answer.ok = False
+    with pytest.raises(pdpyras.PDHTTPError):
+        session.rget("users/P1")
+
+
+class Log:
+    """A log of somebody's own, which has these methods and no more."""
+
+    def __init__(self):
+        self.said = []
+
+    def debug(self, message, *args):
+        self.said.append(("debug", message % args))
+
+    def info(self, message, *args):
+        self.said.append(("info", message % args))
+
+    def warning(self, message, *args):
+        self.said.append(("warning", message % args))
+
+    def error(self, message, *args):
+        self.said.append(("error", message % args))
+
+
+def test_a_log_that_has_only_the_usual_methods(server, session, naps):
+    session.log = log = Log()
+    session.retry[503] = 1
+    server.reply(503)
+    server.reply(json={"users": [{"id": "P1"}]})
+    with told(pdpyras.PDIncompleteWarning) as texts:
+        session.list_all("users")
+    levels = [level for level, _ in log.said]
+    assert levels == ["error", "warning", "debug", "info"]
+    assert log.said[-1] == ("info", texts[0])
+
+
+def test_debug_handler_is_gone_when_debugging_is_off(session):
+    assert not hasattr(session, "_debugHandler")
+    session.print_debug = True
+    assert session._debugHandler in session.log.handlers
+    session.print_debug = False
+    assert not hasattr(session, "_debugHandler")
+    assert session.log.handlers == []
+
+
+def test_the_subdomain_goes_through_rget(session, monkeypatch):
+    asked = []
+
+    def rget(url, **kwargs):
+        asked.append((url, kwargs))
+        return [{"html_url": "https://acme.pagerduty.com/users/P1"}]
+
+    monkeypatch.setattr(session, "rget", rget)
+    assert session.subdomain == "acme"
+    assert asked == [("/users", {"params": {"limit": 1}})]
+
+
+def test_persist_puts_to_a_self_among_the_values(server, session):
+    there = {"id": "P1", "email": "j@x", "self": f"{server.url}/users/P1"}
+    server.reply(json={"users": [there], "more": False})
+    server.reply(json={"user": {"id": "P2"}})
+    values = {"email": "j@x", "name": "J", "self": f"{server.url}/users/P2"}
+    session.persist("users", "email", values, update=True)
+    assert server.requests[-1].method == "PUT"
+    assert server.requests[-1].path == "/users/P2"
+    assert server.requests[-1].json["user"]["self"] == values["self"]
+
+
+def test_persist_with_an_empty_self_among_the_values(server, session):
+    there = {"id": "P1", "email": "j@x", "self": f"{server.url}/users/P1"}
+    server.reply(json={"users": [there], "more": False})
+    server.reply(json={"user": {"id": "P1"}})
+    values = {"email": "j@x", "name": "J", "self": None}
+    session.persist("users", "email", values, update=True)
+    assert server.requests[-1].path == "/users/P1"
+
+
+def test_a_method_of_bytes(server, session):
+    server.reply(json={})
+    session.request(b"get", "users")
+    assert server.requests[0].method == "GET"
+    request = requests.Request(b"GET", f"{server.url}/users")
+    assert session.prepare_request(request).method == "GET"
+
+
+def test_the_order_of_the_headers_is_that_of_requests(server, session):
+    server.reply(json={}, times=2)
+    session.headers["X-Of-The-Session"] = "1"
+    session.post("users", json={}, headers={"X-Of-The-Call": "2"})
+    names = [name.lower() for name in server.requests[0].headers]
+    order = [
+        *("user-agent", "accept-encoding", "accept", "connection"),
+        *("authorization", "x-of-the-session", "content-type"),
+        "x-of-the-call",
+    ]
+    assert [name for name in names if name in order] == order
+
+
+def test_api_key_access_behind_a_page_of_html(server, session):
+    server.reply(200, body=b"<html>Sign in</html>")
+    with pytest.raises(pdpyras.PDServerError):
+        session.api_key_access  # noqa: B018
+    server.reply(400, body=b"<html>account-level</html>")
+    with pytest.raises(pdpyras.PDHTTPError):
+        session.api_key_access  # noqa: B018
+    reason = {"message": "Cannot be used with account-level access token."}
+    server.reply(400, json={"error": reason})
+    assert session.api_key_access == "account"
