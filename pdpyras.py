@@ -5522,7 +5522,7 @@ def _proxy_in_words(url: Any, proxies: Any) -> str:
     proxy = select_proxy(url, proxies) if proxies else None
     if not proxy:
         return ""
-    shown = _without_userinfo(proxy)
+    shown = str(_without_userinfo(proxy))
     for name in os.environ:
         if name.lower().endswith("_proxy") and os.environ[name] == proxy:
             return f"{shown} (environment variable {name})"

@@ -43,13 +43,8 @@ def test_there_are_promises_of_every_sort():
     modules = {module for _, tests in page() for module, _ in tests}
     assert modules >= {
         *("test_events", "test_faults", "test_fitting", "test_helpful"),
-        *(
-            "test_history",
-            "test_limits",
-            "test_network",
-            "test_pagination",
-            "test_pdpyras",
-        ),
+        *("test_history", "test_limits", "test_network", "test_newcomer"),
+        *("test_pagination", "test_pdpyras", "test_told"),
         *("test_processes", "test_properties", "test_retry"),
         *("test_sent_again", "test_trust", "test_writes"),
     }
