@@ -40,6 +40,7 @@ rate limits, pagination, errors and wrapped entities.
 
 import base64
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -51,6 +52,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import unicodedata
 import warnings
 import weakref
@@ -59,7 +61,12 @@ from copy import copy
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
-from inspect import signature
+from inspect import (
+    isasyncgenfunction,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    signature,
+)
 from operator import itemgetter
 from random import random
 from typing import (
@@ -239,6 +246,8 @@ _READ_SIZE = 10240
 
 _SEVERITIES = ("critical", "error", "warning", "info")
 _MAX_SUMMARY_LENGTH = 1024  # characters
+_MAX_TRACEBACK_LENGTH = 8000  # characters, of a guard's event
+_MAX_GUARD_TIME = 60  # seconds for which a guard tries to send its event
 _MAX_DEDUP_KEY_LENGTH = 255  # characters
 # The API takes "512 KB". The larger reading, 524 288, costs the alert if it is
 # the wrong one.
@@ -8050,6 +8059,61 @@ def _checked_dedup_key(dedup_key: Any) -> str:
     return dedup_key
 
 
+def _complete_event(event: Dict[str, Any]) -> Dict[str, Any]:
+    """The event, with what must not change while it waits: its time.
+
+    :raises ValueError: it lacks what the API refuses to do without
+    """
+    action = event.get("event_action", "change")
+    if action not in ("trigger", "change"):
+        return event
+    payload = _checked_dict("payload", event.get("payload"))
+    if action == "trigger":
+        _check_required(payload)
+    elif not isinstance(payload.get("summary"), str):
+        raise ValueError(
+            "The summary of a change event must be a str, not "
+            f"{payload.get('summary')!r}."
+        )
+    if payload.get("timestamp") is None:
+        payload["timestamp"] = _timestamp()
+    return dict(event, payload=payload)
+
+
+def _timestamp() -> str:
+    """The present moment: UTC, ISO 8601, with ``Z``."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    return now.isoformat() + "Z"
+
+
+def _alert_key(response: Any) -> str:
+    """The dedup_key in the API's answer to an event.
+
+    :raises PDServerError: there is none
+    """
+    key = _content(response, try_decoding(response), "dedup_key")
+    if isinstance(key, str) and key:
+        return key
+    got = truncate_text(_redacted(repr(key), response))
+    del key  # As in _content.
+    raise _schema_error(response, "a str at 'dedup_key'", got)
+
+
+def _answer_object(response: Any) -> Dict[str, Any]:
+    """The API's answer to a change event.
+
+    :raises PDServerError: it is no object
+    """
+    body = try_decoding(response)
+    if not isinstance(body, dict):
+        raise _schema_error(response, "an object", type(body).__name__)
+    return body
+
+
+# Of the present thread: seconds in which a guard's event is to be sent.
+_guarding = threading.local()
+
+
 class _EventsSession(PDSession):
     """What the clients of the Events API v2 share.
 
@@ -8073,9 +8137,46 @@ class _EventsSession(PDSession):
     #: :class:`PDInputError`. False: it is shortened, with a warning.
     strict_events: bool = False
 
-    __attrs__ = PDSession.__attrs__ + ["strict_events"]
+    __attrs__ = PDSession.__attrs__ + ["_outbox", "strict_events"]
 
     _confidential = _CONFIDENTIAL_IN_BODY
+    _outbox: Any = None
+
+    def __init__(
+        self,
+        api_key: Any,
+        debug: bool = False,
+        name: Optional[str] = None,
+        url: Any = None,
+        region: Optional[str] = None,
+        outbox: Any = None,
+    ) -> None:
+        api_key = _masked(api_key)
+        super().__init__(api_key, debug, name, url, region)
+        self.outbox = outbox
+
+    @classmethod
+    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+        outbox = environ.get("PAGERDUTY_OUTBOX") or None
+        return dict(
+            super()._arguments_from(environ), **_without_none(outbox=outbox)
+        )
+
+    @property
+    def outbox(self) -> Any:
+        """Where events wait until the API has taken them; None: nowhere.
+
+        A :class:`pdpyras_outbox.Outbox`, or the path of one.
+        """
+        return self._outbox
+
+    @outbox.setter
+    def outbox(self, outbox: Any) -> None:
+        if isinstance(outbox, (str, bytes, os.PathLike)):
+            from pdpyras_outbox import Outbox
+
+            outbox = Outbox(outbox)
+        self._outbox = outbox
 
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]
@@ -8087,11 +8188,25 @@ class _EventsSession(PDSession):
         return options
 
     def _submit(self, path: str, event: Dict[str, Any], deadline: Any) -> Any:
-        """Send an event, shortened if need be; return the response."""
-        options = _passed_on(deadline)
+        """Send an event, shortened if need be; return the response.
+
+        With an outbox it is None once the event is safe there.
+        """
+        if self._outbox is None:
+            options = _passed_on(deadline)
+            return self._deliver(path, self._fitted(event), **options)
+        event = self._fitted(_complete_event(event))
+        return self._outbox.put(self, path, event)
+
+    def _deliver(
+        self, path: str, event: Dict[str, Any], **options: Any
+    ) -> Any:
+        """Send an event that fits; return the response."""
+        seconds = getattr(_guarding, "deadline", None)
+        if seconds is not None and self.deadline is None:
+            options.setdefault("deadline", seconds)
         response = successful_response(
-            self.post(path, json=self._fitted(event), **options),
-            "sending an event",
+            self.post(path, json=event, **options), "sending an event"
         )
         method = getattr(response.request, "method", None)
         if getattr(response, "history", None) and method == "GET":
@@ -8124,6 +8239,105 @@ class _EventsSession(PDSession):
         return fitted
 
 
+class _Guard:
+    """Pages somebody if a block fails: see ``EventsAPISession.guard``."""
+
+    def __init__(
+        self,
+        events: Any,
+        alert: Tuple[str, str, Optional[str]],
+        resolve: bool,
+        event: Dict[str, Any],
+    ) -> None:
+        summary, source, dedup_key = alert
+        signature(events.trigger).bind(summary, source, dedup_key, **event)
+        severity = event.get("severity", "critical")
+        payload = {"summary": summary, "source": source, "severity": severity}
+        payload.update(_checked_dict("payload", event.get("payload")))
+        _check_required(payload)
+        _checked_dict("custom_details", event.get("custom_details"))
+        if not dedup_key:
+            text = json.dumps([summary, source])
+            dedup_key = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        #: Identity of the alert.
+        self.dedup_key: str = _checked_dedup_key(dedup_key)
+        self._events, self._resolve, self._event = events, resolve, event
+        self._summary, self._source = summary, source
+
+    def __enter__(self) -> "_Guard":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            error = None
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            return
+        if error is None and not self._resolve:
+            return
+        send = self._resolved if error is None else self._triggered
+        before = getattr(_guarding, "deadline", None)
+        _guarding.deadline = _MAX_GUARD_TIME
+        try:
+            send(error)
+        except Exception as failure:
+            self._events.log.error(
+                "%s: the alert could not be %s: %s",
+                _one_paragraph(self._summary),
+                "resolved" if error is None else "triggered",
+                failure,
+            )
+        finally:
+            _guarding.deadline = before
+
+    def _resolved(self, error: None) -> None:
+        self._events.resolve(self.dedup_key)
+
+    def _triggered(self, error: BaseException) -> None:
+        name = type(error).__name__
+        reason = traceback.format_exception_only(type(error), error)[-1]
+        summary = self._shown(f"{self._summary}: {reason.strip()}")
+        if len(summary) > _MAX_SUMMARY_LENGTH:
+            end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
+            summary = summary[:end] + "\u2026"
+        lines = traceback.format_exception(
+            type(error), error, error.__traceback__
+        )
+        text = self._shown("".join(lines))
+        start = max(len(text) - _MAX_TRACEBACK_LENGTH, 0)
+        details = {"exception": name, "traceback": text[start:]}
+        details.update(self._event.get("custom_details") or {})
+        event = dict(self._event, custom_details=details)
+        self._events.trigger(summary, self._source, self.dedup_key, **event)
+
+    def _shown(self, text: str) -> str:
+        """A text without the key of the session."""
+        return text.replace(self._events.api_key, self._events.trunc_key)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function, or a generator function."""
+        if iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise TypeError(
+                "guard() cannot decorate an asynchronous function: sending "
+                "the event would block the event loop. Decorate the function "
+                "that runs the loop."
+            )
+        if isgeneratorfunction(function):
+
+            @wraps(function)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return (yield from function(*args, **kwargs))
+
+        else:
+
+            @wraps(function)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return function(*args, **kwargs)
+
+        return guarded
+
+
 class EventsAPISession(_EventsSession):
     """Client of the Events API v2: triggers, acknowledges, resolves alerts.
 
@@ -8133,6 +8347,8 @@ class EventsAPISession(_EventsSession):
 
     :param api_key: routing key of an integration (also "integration key")
     :param debug: True prints the log of this session to stderr
+    :param outbox: a :class:`pdpyras_outbox.Outbox`, or its path: where events
+        wait until the API has taken them
     :raises ValueError: the key cannot be a credential
     """
 
@@ -8276,8 +8492,9 @@ class EventsAPISession(_EventsSession):
             )
         properties = _masked_json(properties)
         event = dict(properties, event_action=action)
+        makes_key = self.client_dedup_keys or self.outbox is not None
         is_missing = dedup_key is None or dedup_key == ""
-        if is_missing and action == "trigger" and self.client_dedup_keys:
+        if is_missing and action == "trigger" and makes_key:
             dedup_key, is_missing = os.urandom(16).hex(), False
         if not is_missing:
             event["dedup_key"] = _checked_dedup_key(dedup_key)
@@ -8287,17 +8504,45 @@ class EventsAPISession(_EventsSession):
                 f"needed; it is {dedup_key!r}."
             )
         response = self._submit("/v2/enqueue", event, deadline)
-        key = _content(response, try_decoding(response), "dedup_key")
-        if isinstance(key, str) and key:
-            return key
-        got = truncate_text(_redacted(repr(key), response))
-        del key  # As in _content.
-        raise _schema_error(response, "a str at 'dedup_key'", got)
+        if response is None:
+            return str(event["dedup_key"])
+        return _alert_key(response)
 
     def _is_idempotent(self, options: Dict[str, Any]) -> bool:
         # Events with the same dedup_key are about the same alert.
         event = options.get("json")
         return isinstance(event, abc.Mapping) and bool(event.get("dedup_key"))
+
+    def guard(
+        self,
+        summary: str,
+        source: str,
+        dedup_key: Optional[str] = None,
+        resolve: bool = True,
+        **event: Any,
+    ) -> _Guard:
+        """Page somebody if a block of code, or a function, fails.
+
+        For ``with``, or as a decorator of a function. An exception triggers
+        an alert and passes on; success resolves it. ``KeyboardInterrupt`` and
+        ``GeneratorExit`` do neither; ``SystemExit`` is a success with status
+        0, and a failure with any other. Whatever the API does, the outcome of
+        the block stays the same: what cannot be sent is logged, and kept if
+        there is an :attr:`outbox`.
+
+        :param summary: what has failed; type and text of the exception are
+            added
+        :param source: where, e.g. a host name
+        :param dedup_key: identity of the alert; None: made of summary and
+            source, so that the next success resolves it
+        :param resolve: False: success sends nothing
+        :param event: further arguments of :meth:`trigger`
+        :returns: the guard, whose ``dedup_key`` is that of the alert
+        :raises ValueError: :meth:`trigger` would not take these arguments
+        :raises TypeError: the same; or an asynchronous function is decorated,
+            whose loop the sending would block
+        """
+        return _Guard(self, (summary, source, dedup_key), resolve, event)
 
 
 class ChangeEventsAPISession(_EventsSession):
@@ -8305,14 +8550,15 @@ class ChangeEventsAPISession(_EventsSession):
 
     :param api_key: routing key of an integration (also "integration key")
     :param debug: True prints the log of this session to stderr
+    :param outbox: a :class:`pdpyras_outbox.Outbox`, or its path: where events
+        wait until the API has taken them
     :raises ValueError: the key cannot be a credential
     """
 
     @property
     def event_timestamp(self) -> str:
         """The present moment: UTC, ISO 8601, with ``Z``."""
-        now = datetime.now(timezone.utc).replace(tzinfo=None)
-        return now.isoformat() + "Z"
+        return _timestamp()
 
     def submit(
         self,
@@ -8371,12 +8617,7 @@ class ChangeEventsAPISession(_EventsSession):
         """
         properties = _masked_json(properties)
         response = self._submit("/v2/change/enqueue", properties, deadline)
-        body = try_decoding(response)
-        if isinstance(body, dict):
-            return body.get("id")
-        got = type(body).__name__
-        del body  # As in _content.
-        raise _schema_error(response, "an object", got)
+        return None if response is None else _answer_object(response).get("id")
 
 
 # ---------------------------------------------------------------------------
