@@ -7,8 +7,8 @@ BIN = $(VENV)/bin
 PIP = -m pip --disable-pip-version-check -qq
 RELEASE_VENV = .venv-publish
 RELEASE = $(RELEASE_VENV)/bin
-TYPED = pdpyras.py pdpyras_sandbox.py pdpyras_webhooks.py api_toolkit \
-	$(wildcard tools/*.py tools/bench/*.py examples)
+TYPED = pdpyras.py pdpyras_outbox.py pdpyras_sandbox.py pdpyras_webhooks.py \
+	api_toolkit $(wildcard tools/*.py tools/bench/*.py examples)
 
 # Run a tool, or say that this Python is too old to have it.
 with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
@@ -16,7 +16,7 @@ with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
 
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
-.PHONY: help demo test lint typecheck docs dist faults fuzz soak \
+.PHONY: help demo test lint typecheck docs dist faults fuzz soak kill \
 	bench differential committed testpublish publish clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make faults       what comes of every fault of a connection'
 	@echo 'make fuzz         100 000 answers that no server should give'
 	@echo 'make soak         memory over 200 000 requests'
+	@echo 'make kill         an outbox whose processes are killed 1 000 times'
 	@echo 'make bench        speed against bare requests, and its targets'
 	@echo 'make differential reading ahead, on 2 000 random collections'
 	@echo 'make dist         build what is to be published, and check it'
@@ -58,6 +59,12 @@ fuzz: $(VENV)/tools
 
 soak: $(VENV)/tools
 	$(BIN)/python tests/long/soak.py
+
+# To kill before every system call too: make kill KILL=--calls
+kill: $(VENV)/tools
+	$(BIN)/python tests/long/kill.py $(KILL)
+	OUTBOX_EVENTS=10000 $(BIN)/python -m pytest -q tests/test_outbox.py \
+	  -k thousands
 
 bench: $(VENV)/installed
 	@$(BIN)/python tools/bench/bench.py --check $(BENCH)

@@ -109,8 +109,11 @@ _NEW_TABLE = (
     "next_attempt_at REAL NOT NULL DEFAULT 0, error TEXT, "
     "refused INTEGER NOT NULL DEFAULT 0)"
 )
-_NEW_INDEX = (
-    f"CREATE INDEX {_TABLE}_order ON {_TABLE} (refused, owner, dedup_key, id)"
+# Each index ends with the id, of itself: the first gives a queue in its order.
+_NEW_INDEXES = (
+    f"CREATE INDEX {_TABLE}_queue ON {_TABLE} (refused, owner)",
+    f"CREATE INDEX {_TABLE}_key ON {_TABLE} (owner, dedup_key, refused)",
+    f"CREATE INDEX {_TABLE}_token ON {_TABLE} (token)",
 )
 # Is a row the first of its alert that waits? Change events have no key, and
 # so no order.
@@ -394,7 +397,8 @@ class _File:
         if not tables:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_NEW_TABLE)
-            connection.execute(_NEW_INDEX)
+            for statement in _NEW_INDEXES:
+                connection.execute(statement)
             connection.execute("COMMIT")
 
     def _sync_directory(self) -> None:
@@ -646,25 +650,22 @@ class _Choice(NamedTuple):
     now: float
     skip: Set[str]  # Tokens of events that are not to be tried.
     own: Optional[_Event] = None  # This one, or what it has to wait for.
-    mark: Optional[int] = None  # Up to this id ...
-    is_open: bool = False  # ... or else, and first, beyond it.
+    mark: Optional[int] = None  # Up to this id; or, if `is_open`, beyond it.
+    is_open: bool = False
 
-    def where(self) -> Tuple[str, str, Dict[str, Any]]:
-        """Condition, order and parameters of a SELECT."""
+    def where(self) -> Tuple[str, Dict[str, Any]]:
+        """Condition and parameters of a SELECT."""
         values: Dict[str, Any] = {"now": self.now, "longest": MAX_PAUSE}
         values.update({f"t{n}": token for n, token in enumerate(self.skip)})
         names = ", ".join(f":t{n}" for n in range(len(self.skip)))
-        where, order = f"{_DUE} AND token NOT IN ({names})", "e.id"
+        where = f"{_DUE} AND token NOT IN ({names})"
         if self.own is not None:
             values.update(own=self.own.id, key=self.own.dedup_key)
             where += " AND (e.id = :own OR dedup_key = :key AND e.id < :own)"
         elif self.mark is not None:
             values["mark"] = self.mark
-            if self.is_open:
-                order = "e.id <= :mark, e.id"
-            else:
-                where += " AND e.id <= :mark"
-        return where, order, values
+            where += f" AND e.id {'>' if self.is_open else '<='} :mark"
+        return where, values
 
 
 class _Clock:
@@ -805,7 +806,8 @@ class Outbox:
         with self._usable():
             flush = _Flush(self, session, clock)
             flush.run()
-            self._send_others(session, min(OTHERS_TIME, clock.left()))
+            if not flush.is_hopeless:
+                self._send_others(session, min(OTHERS_TIME, clock.left()))
             self._issue_notes(session)
         counts = flush.counts
         return Report(counts["delivered"], len(self), counts["refused"])
@@ -964,8 +966,9 @@ class Outbox:
         with _file_lock(self.path + "-sender", 0) as is_held:
             if not is_held:
                 return _Step("busy")
-            self._forget_done()
-            self._expire(session)
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._forget_done()
+                self._expire(session)
             event = self._pick(_owner(session), choice)
             seconds = 0.0 if event is None else limit(event)
             if event is None or seconds <= 0:
@@ -974,11 +977,10 @@ class Outbox:
             return self._settle(session, event, error)
 
     def _pick(self, owner: str, choice: _Choice) -> Optional[_Event]:
-        where, order, values = choice.where()
+        where, values = choice.where()
         rows = self._look(
             f"SELECT {_COLUMNS} FROM {{}} AS e WHERE refused = 0 AND "
-            f"owner = :owner AND {where} AND {_FIRST} ORDER BY {order} "
-            "LIMIT 1",
+            f"owner = :owner AND {where} AND {_FIRST} ORDER BY id LIMIT 1",
             dict(values, owner=owner),
         )
         return _Event(*rows[0]) if rows else None
@@ -1000,19 +1002,24 @@ class Outbox:
                 )
             return _Step("delivered", event)
         is_final = _is_final(event, error)
-        if is_final:
-            self._set_aside(session, event, str(error))
-        else:
-            next_attempt = time.time() + _pause(event.attempts + 1, error)
-            self._execute(
-                "UPDATE {} SET attempts = attempts + 1, error = ?, "
-                "next_attempt_at = ? WHERE token = ?",
-                (str(error), next_attempt, event.token),
-            )
-            session.log.warning(
-                "%r: event %d waits: %s", self, event.id, error
-            )
+        try:
+            if is_final:
+                self._set_aside(session, event, str(error))
+            else:
+                self._postpone(session, event, error)
+        except (sqlite3.Error, OSError) as problem:
+            session.log.warning("%r cannot note it: %s", self, problem)
+            is_final = False
         return _Step("refused" if is_final else "failed", event, error)
+
+    def _postpone(self, session: Any, event: _Event, error: Exception) -> None:
+        session.log.warning("%r: event %d waits: %s", self, event.id, error)
+        next_attempt = time.time() + _pause(event.attempts + 1, error)
+        self._execute(
+            "UPDATE {} SET attempts = attempts + 1, error = ?, "
+            "next_attempt_at = ? WHERE token = ?",
+            (str(error), next_attempt, event.token),
+        )
 
     def _set_aside(self, session: Any, event: _Event, reason: str) -> None:
         session.log.error(
@@ -1130,6 +1137,7 @@ class _Flush:
         self._mark = outbox._look("SELECT COALESCE(MAX(id), 0) FROM {}")[0][0]
         self._skip: Set[str] = set()
         self._weight = self._throttled = 0
+        self.is_hopeless = False
         self._busy_until = time.monotonic() + ATTEMPT_TIME
         self.counts = {"delivered": 0, "refused": outbox._expire(session)}
 
@@ -1176,11 +1184,14 @@ class _Flush:
         if self._weight < MAX_FAILURES:
             return True
         self._weight = 0
-        return waits and self._sleep(_pause(event.attempts + 1, error))
+        if waits and self._sleep(_pause(event.attempts + 1, error)):
+            return True
+        self.is_hopeless = True
+        return False
 
     def _wait_until_due(self, choice: _Choice) -> bool:
         """Wait for the first pause that ends; False: there is none."""
-        where, _, values = choice._replace(now=2e11).where()
+        where, values = choice._replace(now=2e11).where()
         values["owner"] = _owner(self._session)
         due = self._outbox._look(
             "SELECT MIN(next_attempt_at) FROM {} AS e WHERE refused = 0 AND "

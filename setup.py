@@ -1,4 +1,4 @@
-"""The distribution: three modules, one package, and the modules' types."""
+"""The distribution: four modules, one package, and the modules' types."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["pdpyras", "pdpyras_sandbox", "pdpyras_webhooks"]
+MODULES = ["pdpyras", "pdpyras_outbox", "pdpyras_sandbox", "pdpyras_webhooks"]
 
 
 def read(name: str) -> str:

@@ -282,6 +282,8 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras-stubs",
         f"pdpyras-{pdpyras.__version__}.dist-info",
         "pdpyras.py",
+        "pdpyras_outbox-stubs",
+        "pdpyras_outbox.py",
         "pdpyras_sandbox-stubs",
         "pdpyras_sandbox.py",
         "pdpyras_webhooks-stubs",
@@ -291,7 +293,10 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
 
 def test_the_stubs_are_the_sources(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        for module in ("pdpyras", "pdpyras_sandbox", "pdpyras_webhooks"):
+        for module in (
+            *("pdpyras", "pdpyras_outbox"),
+            *("pdpyras_sandbox", "pdpyras_webhooks"),
+        ):
             stub = archive.read(f"{module}-stubs/__init__.pyi")
             assert stub == archive.read(f"{module}.py")
             assert stub.decode("utf-8") == read(f"{module}.py")
@@ -299,7 +304,7 @@ def test_the_stubs_are_the_sources(wheel: str) -> None:
 
 
 def test_an_installed_copy_imports(installed: Environment) -> None:
-    names = "pdpyras, pdpyras_sandbox, pdpyras_webhooks, "
+    names = "pdpyras, pdpyras_outbox, pdpyras_sandbox, pdpyras_webhooks, "
     names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"

@@ -257,7 +257,7 @@ class Nursery:
 def flush(url: str, path: str) -> List[Any]:
     """Send what waits; return what was refused."""
     events = session(url, path)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(events.outbox):
         events.outbox.flush(events, deadline=30)
         assert time.monotonic() < end, events.outbox.waiting()[:3]

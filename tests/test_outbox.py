@@ -1,0 +1,1175 @@
+"""Events that survive: whatever fails, none is lost, doubled or overtaken.
+
+What kills processes at random, and before each system call, is in
+``tests/long/kill.py``, of which a short run is here.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from copy import copy
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pdpyras
+import pdpyras_outbox
+from pdpyras_outbox import Outbox
+from tests import wire
+from tests.support import KEY, ROOT, ROUTING_KEY, may_fork, needs_fork
+
+ENDINGS = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
+
+
+class Api:
+    """Remembers what it took; answers what it is told to."""
+
+    def __init__(self, server):
+        self.url = server.url
+        self.server = server
+        self.answers = {}  # A status by dedup_key, or by None for all.
+        self.taken = []
+        server.handler = self.answer
+
+    def answer(self, request):
+        event = request.json
+        key = event.get("dedup_key")
+        status = self.answers.get(key, self.answers.get(None, 202))
+        if status != 202:
+            return wire.Answer(status, json={"errors": ["said so"]})
+        self.taken.append((event.get("event_action"), key))
+        key = key or "made-by-api"
+        return wire.Answer(202, json={"dedup_key": key, "id": "change"})
+
+    @property
+    def bodies(self):
+        return [request.json for request in self.server.requests]
+
+
+@pytest.fixture
+def api(server):
+    return Api(server)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "alerts.db")
+
+
+@pytest.fixture
+def alerts(api, path, naps):
+    """An events session with an outbox."""
+    with session(api, path) as events:
+        yield events
+
+
+def session(api, path, key=KEY, kind="EventsAPISession", **settings):
+    events = getattr(pdpyras, kind)(key, outbox=path)
+    events.url = api.url
+    for name, value in settings.items():
+        setattr(events, name, value)
+    return events
+
+
+def trigger(events, key=None, **properties):
+    return events.trigger("Disk is full", "db1", dedup_key=key, **properties)
+
+
+def all_bytes(path):
+    contents = b""
+    folder = os.path.dirname(path)
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), "rb") as file:
+            contents += file.read()
+    return contents
+
+
+def forget_pauses(events):
+    """As if all the pauses were over."""
+    events.outbox._execute("UPDATE {} SET next_attempt_at = ?", (0,))
+
+
+# ---------------------------------------------------------------------------
+# What a call does
+# ---------------------------------------------------------------------------
+
+
+def test_an_event_is_synced_before_the_first_byte_is_sent(
+    alerts, api, path, server
+):
+    seen = []
+
+    def answer(request):
+        with sqlite3.connect(path) as other:
+            seen.extend(other.execute("SELECT body FROM pdpyras_outbox"))
+        other.close()
+        return wire.Answer(202, json={"dedup_key": "k"})
+
+    server.handler = answer
+    assert trigger(alerts, "k") == "k"
+    (body,) = [json.loads(row[0]) for row in seen]
+    sent = dict(server.requests[0].json)
+    assert sent.pop("routing_key") == KEY
+    assert body == sent
+    assert len(alerts.outbox) == 0
+
+
+def test_the_file_is_synced_in_full_and_has_a_log(alerts, path):
+    with alerts.outbox._file.transaction() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_all_files_are_for_their_owner_only(alerts, path):
+    before = os.umask(0)
+    try:
+        trigger(alerts)
+    finally:
+        os.umask(before)
+    for ending in ENDINGS:
+        mode = stat.S_IMODE(os.stat(path + ending).st_mode)
+        assert mode == 0o600, ending
+
+
+def test_a_file_that_others_can_read_is_closed_to_them(api, path, naps):
+    with session(api, path) as events:
+        trigger(events)
+    pdpyras_outbox._process.close()
+    os.chmod(path, 0o644)
+    with session(api, path) as events:
+        trigger(events)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_call_returns_the_dedup_key_although_nothing_is_delivered(
+    status, alerts, api
+):
+    api.answers[None] = status
+    key = trigger(alerts)
+    assert key and len(alerts.outbox) == 1
+    (waiting,) = alerts.outbox.waiting()
+    assert waiting["dedup_key"] == key
+    assert waiting["attempts"] == 1
+    assert str(status) in waiting["error"]
+    api.answers[None] = 202
+    assert alerts.outbox.flush(alerts) == (1, 0, 0)
+    assert api.taken == [("trigger", key)]
+
+
+def test_a_call_returns_the_dedup_key_without_a_network(alerts, api, server):
+    server.fault("refuse", stage="connect")
+    key = trigger(alerts, "k")
+    assert [e["dedup_key"] for e in alerts.outbox.waiting()] == [key]
+    server.listen()
+    assert alerts.outbox.flush(alerts).delivered == 1
+
+
+def test_acknowledge_resolve_and_send_event_wait_too(alerts, api):
+    api.answers[None] = 503
+    trigger(alerts, "k")
+    assert alerts.acknowledge("k") == "k"
+    assert alerts.resolve("k") == "k"
+    payload = {"summary": "s", "source": "s", "severity": "info"}
+    assert alerts.send_event("trigger", "other", payload=payload) == "other"
+    api.answers[None] = 202
+    forget_pauses(alerts)
+    assert alerts.outbox.flush(alerts).delivered == 4
+    mine = [action for action, key in api.taken if key == "k"]
+    assert mine == ["trigger", "acknowledge", "resolve"]
+
+
+def test_change_events_wait_too(api, path, naps):
+    with session(api, path, kind="ChangeEventsAPISession") as changes:
+        api.answers[None] = 503
+        assert changes.submit("Version 2") is None
+        (waiting,) = changes.outbox.waiting()
+        assert waiting["event_action"] == "change"
+        assert waiting["summary"] == "Version 2"
+        changes.send_change_event(payload={"summary": "Version 3"})
+        api.answers[None] = 202
+        forget_pauses(changes)
+        assert changes.outbox.flush(changes).delivered == 2
+    last = api.bodies[-1]["payload"]
+    assert last["summary"] == "Version 3" and last["timestamp"]
+    assert {r.path for r in api.server.requests} == {"/v2/change/enqueue"}
+
+
+def test_an_event_keeps_its_time_and_its_dedup_key(alerts, api):
+    api.answers[None] = 503
+    key = trigger(alerts)
+    api.answers[None] = 202
+    alerts.outbox.flush(alerts)
+    first, last = api.bodies[0], api.bodies[-1]
+    assert first == last
+    assert last["dedup_key"] == key
+    assert last["payload"]["timestamp"].endswith("Z")
+
+
+def test_a_time_that_is_given_is_kept(alerts, api):
+    trigger(alerts, timestamp="2026-01-05T09:00:00Z")
+    assert api.bodies[0]["payload"]["timestamp"] == "2026-01-05T09:00:00Z"
+
+
+def test_time_and_key_are_there_before_an_event_is_cut_to_size(alerts, api):
+    details = {"log": "x" * 600000}
+    trigger(alerts, custom_details=details)
+    body = api.bodies[0]
+    assert len(json.dumps(body)) <= pdpyras._MAX_EVENT_SIZE
+    assert body["payload"]["timestamp"] and body["dedup_key"]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"payload": {"source": "s", "severity": "info"}},
+        {"payload": {"summary": "s", "severity": "info"}},
+        {"payload": {"summary": "s", "source": "s", "severity": "bad"}},
+        {},
+    ],
+)
+def test_what_the_api_would_refuse_the_call_refuses(properties, alerts, api):
+    with pytest.raises(ValueError):
+        alerts.send_event("trigger", **properties)
+    assert len(alerts.outbox) == 0 and api.bodies == []
+
+
+def test_a_change_event_without_summary_is_refused(api, path):
+    with session(api, path, kind="ChangeEventsAPISession") as changes:
+        with pytest.raises(ValueError, match="summary"):
+            changes.send_change_event(payload={})
+        assert len(changes.outbox) == 0
+
+
+def test_without_an_outbox_everything_is_as_before(events, api, naps):
+    assert events.outbox is None
+    assert trigger(events, "k") == "k"
+    assert "timestamp" not in api.bodies[0]["payload"]
+    assert events.send_event("trigger") == "made-by-api"
+    assert "dedup_key" not in api.bodies[-1]
+    api.answers[None] = 400
+    with pytest.raises(pdpyras.PDHTTPError):
+        trigger(events)
+
+
+def test_a_captive_portal_takes_no_event(alerts, server):
+    server.handler = lambda request: wire.Answer(200, body=b"<html>Log in")
+    trigger(alerts, "k")
+    assert len(alerts.outbox) == 1
+
+
+# ---------------------------------------------------------------------------
+# Order
+# ---------------------------------------------------------------------------
+
+
+def test_a_resolve_never_overtakes_its_trigger(alerts, api):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    asked = len(api.bodies)
+    alerts.resolve("k")  # The trigger's pause is not over.
+    assert len(api.bodies) == asked
+    forget_pauses(alerts)
+    trigger(alerts, "another")
+    assert api.taken == [
+        ("trigger", "another"),
+        ("trigger", "k"),
+        ("resolve", "k"),
+    ]
+
+
+def test_other_keys_are_not_held_up(alerts, api):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    trigger(alerts, "other")
+    assert api.taken == [("trigger", "other")]
+    assert [e["dedup_key"] for e in alerts.outbox.waiting()] == ["k"]
+
+
+def test_one_key_of_two_routing_keys_is_two_alerts(alerts, api, path):
+    api.answers[None] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    with session(api, path, key=ROUTING_KEY) as other:
+        other.resolve("k")
+        assert api.taken == [("resolve", "k")]
+        assert api.bodies[-1]["routing_key"] == ROUTING_KEY
+        assert other.outbox.flush(other) == (0, 1, 0)  # Not of its key.
+    forget_pauses(alerts)
+    assert alerts.outbox.flush(alerts) == (1, 0, 0)
+    assert api.bodies[-1]["routing_key"] == KEY
+
+
+# ---------------------------------------------------------------------------
+# Pauses and refusals
+# ---------------------------------------------------------------------------
+
+
+def test_pauses_are_in_the_file_so_that_a_restart_does_not_hammer(
+    alerts, api, path
+):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    asked = len(api.bodies)
+    with session(api, path) as restarted:
+        for n in range(3):
+            trigger(restarted, f"other {n}")
+    assert len(api.bodies) == asked + 3
+    (waiting,) = alerts.outbox.waiting()
+    assert waiting["next_attempt_at"] > waiting["made_at"]
+
+
+def test_a_flush_waits_for_what_is_left_of_a_pause(alerts, api, naps):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    del naps[:]
+    assert alerts.outbox.flush(alerts).delivered == 1
+    assert 0 < sum(naps) <= pdpyras_outbox.MIN_PAUSE
+
+
+def test_pauses_grow_up_to_their_cap():
+    pauses = [pdpyras_outbox._pause(n, ValueError()) for n in range(1, 40)]
+    assert pauses[:3] == [2, 4, 8]
+    assert pauses[-1] == max(pauses) == pdpyras_outbox.MAX_PAUSE
+
+
+def test_a_clock_that_was_set_back_holds_up_nothing(alerts, api):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    far = time.time() + 1e6
+    alerts.outbox._execute("UPDATE {} SET next_attempt_at = ?", (far,))
+    trigger(alerts, "other")
+    assert ("trigger", "k") in api.taken
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
+def test_what_is_refused_is_set_aside_and_logged(status, alerts, api, caplog):
+    api.answers["bad"] = status
+    assert trigger(alerts, "bad") == "bad"
+    alerts.resolve("bad") if status == 400 else None
+    assert len(alerts.outbox) == 0
+    refused = alerts.outbox.refused()[0]
+    assert refused["dedup_key"] == "bad"
+    assert str(status) in refused["error"]
+    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert errors and str(status) in errors[0].getMessage()
+    trigger(alerts, "other")
+    assert api.taken[-1] == ("trigger", "other")
+
+
+def test_what_was_refused_can_be_retried_or_dropped(alerts, api):
+    api.answers["bad"] = api.answers["worse"] = 400
+    trigger(alerts, "bad")
+    trigger(alerts, "worse")
+    api.answers.clear()
+    first, second = alerts.outbox.refused()
+    assert "said so" in first["error"]
+    alerts.outbox.retry(first["id"])
+    assert len(alerts.outbox) == 1
+    alerts.outbox.flush(alerts)
+    assert api.taken == [("trigger", "bad")]
+    alerts.outbox.drop(second["id"])
+    assert alerts.outbox.refused() == []
+    for method in (alerts.outbox.retry, alerts.outbox.drop):
+        with pytest.raises(pdpyras.PDInputError, match="no such event"):
+            method(second["id"])
+
+
+def test_what_waits_can_be_dropped(alerts, api):
+    api.answers[None] = 503
+    trigger(alerts, "k")
+    alerts.outbox.drop(alerts.outbox.waiting()[0]["id"])
+    assert len(alerts.outbox) == 0
+
+
+def test_max_age_sets_aside(alerts, api, path, caplog):
+    api.answers["old"] = 503
+    trigger(alerts, "old")
+    alerts.outbox.max_age = 3600
+    assert len(alerts.outbox.waiting()) == 1
+    past = time.time() - 3601
+    alerts.outbox._execute("UPDATE {} SET waits_since = ?", (past,))
+    assert alerts.outbox.flush(alerts) == (0, 0, 1)
+    (refused,) = alerts.outbox.refused()
+    assert "3600 s" in refused["error"]
+    assert any(r.levelno == logging.ERROR for r in caplog.records)
+    alerts.outbox.retry(refused["id"])
+    assert len(alerts.outbox) == 1
+    api.answers.clear()
+    assert alerts.outbox.flush(alerts) == (1, 0, 0)
+
+
+def test_max_events_raises_once_nothing_can_be_sent(api, path, naps):
+    outbox = Outbox(path, max_events=2)
+    with session(api, outbox) as alerts:
+        api.answers[None] = 503
+        trigger(alerts, "one")
+        trigger(alerts, "two")
+        with pytest.raises(pdpyras.PDClientError, match="max_events"):
+            trigger(alerts, "three")
+        api.answers.clear()
+        forget_pauses(alerts)
+        trigger(alerts, "three")
+        assert len(alerts.outbox) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_age": 0},
+        {"max_age": "1"},
+        {"max_events": 0},
+        {"max_events": None},
+    ],
+)
+def test_arguments_out_of_range(arguments, path):
+    with pytest.raises(ValueError, match="positive numbers"):
+        Outbox(path, **arguments)
+
+
+def test_an_empty_path(path):
+    with pytest.raises(ValueError, match="empty"):
+        Outbox("")
+
+
+# ---------------------------------------------------------------------------
+# What a call, and a flush, spend
+# ---------------------------------------------------------------------------
+
+
+def fill(alerts, count):
+    for number in range(count):
+        row = pdpyras_outbox._new_event(
+            alerts,
+            "/v2/enqueue",
+            {"event_action": "trigger", "dedup_key": f"k{number}"},
+        )
+        alerts.outbox._insert(row, alerts.outbox._file._connected())
+
+
+def test_a_call_spends_about_a_second_on_others(alerts, api, server):
+    trigger(alerts, "first")
+    fill(alerts, 40)
+    answer = server.handler
+
+    def slowly(request):
+        threading.Event().wait(0.1)
+        return answer(request)
+
+    server.handler = slowly
+    start = time.monotonic()
+    trigger(alerts, "own")
+    assert time.monotonic() - start < 3
+    assert api.taken[1] == ("trigger", "own")
+    assert 1 < len(api.taken) - 2 < 20
+    assert len(alerts.outbox) > 20
+
+
+def test_a_call_beside_a_busy_writer_returns(alerts, api):
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            with alerts.outbox._file.transaction() as connection:
+                row = pdpyras_outbox._new_event(
+                    alerts, "/v2/enqueue", {"dedup_key": os.urandom(4).hex()}
+                )
+                alerts.outbox._insert(row, connection)
+
+    trigger(alerts)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        start = time.monotonic()
+        alerts.outbox.flush(alerts)
+        trigger(alerts, "own")
+        assert time.monotonic() - start < 20
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_nobody_waits_for_the_sender(alerts, api, server, path):
+    arrived, go_on = threading.Event(), threading.Event()
+    answer = server.handler
+
+    def block(request):
+        if request.json["dedup_key"] == "slow":
+            arrived.set()
+            go_on.wait(20)
+        return answer(request)
+
+    server.handler = block
+    sender = threading.Thread(target=trigger, args=(alerts, "slow"))
+    sender.start()
+    assert arrived.wait(10)
+    with session(api, path) as other:
+        trigger(other, "k")  # Returns, although nobody can send it now.
+        assert api.taken == []
+        assert len(other.outbox) == 2
+    go_on.set()
+    sender.join()
+    assert api.taken == [("trigger", "slow"), ("trigger", "k")]
+
+
+def test_an_attempt_is_bounded_by_a_deadline(alerts, api, monkeypatch):
+    seconds = []
+    original = pdpyras.EventsAPISession.post
+
+    def post(self, url, **options):
+        seconds.append(options["deadline"])
+        return original(self, url, **options)
+
+    monkeypatch.setattr(pdpyras.EventsAPISession, "post", post)
+    trigger(alerts)
+    assert seconds == [pdpyras_outbox.OWN_TIME]
+
+
+def test_a_flush_keeps_to_its_deadline(alerts, api, naps):
+    api.answers[None] = 503
+    trigger(alerts, "k")
+    start = time.monotonic()
+    assert alerts.outbox.flush(alerts, deadline=5) == (0, 1, 0)
+    assert time.monotonic() - start < 6
+    with pytest.raises(ValueError, match="deadline"):
+        alerts.outbox.flush(alerts, deadline=0)
+
+
+def test_a_flush_without_deadline_tries_each_once(alerts, api, server):
+    trigger(alerts)
+    fill(alerts, 2)
+    api.answers[None] = 500
+    alerts.retry = {}
+    assert alerts.outbox.flush(alerts) == (0, 2, 0)
+    keys = [body["dedup_key"] for body in api.bodies[1:]]
+    assert keys == ["k0", "k1"]
+
+
+def test_a_flush_stops_when_the_network_is_away(alerts, api, server):
+    trigger(alerts)
+    fill(alerts, 5)
+    alerts.close()
+    server.fault("refuse", stage="connect")
+    assert alerts.outbox.flush(alerts).waiting == 5
+    attempts = [event["attempts"] for event in alerts.outbox.waiting()]
+    assert attempts == [1, 0, 0, 0, 0]
+    server.listen()
+
+
+def test_thousands_wait_for_a_limit_of_120_a_minute(alerts, api, server):
+    """The time is that of the pauses, none of which takes any."""
+    trigger(alerts, "first")
+    count = int(os.environ.get("OUTBOX_EVENTS", "1500"))
+    with alerts.outbox._file.transaction() as connection:
+        for number in range(count - 1):
+            values = {"dedup_key": f"k{number}", "event_action": "trigger"}
+            row = pdpyras_outbox._new_event(alerts, "/v2/enqueue", values)
+            connection.execute(
+                "INSERT INTO pdpyras_outbox (token, owner, dedup_key, path, "
+                "body, made_at, check_sum, waits_since) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row[1:8], row.made_at),
+            )
+    del api.taken[:]
+    slept = pdpyras.time.sleep
+    window, refusals = [], [0]
+    accept = server.handler
+
+    def answer(request):
+        now = sum(slept)
+        while window and window[0] <= now - 60:
+            window.pop(0)
+        if len(window) >= 120:
+            refusals[0] += 1
+            return wire.Answer(429)
+        window.append(now)
+        return accept(request)
+
+    server.handler = answer
+    report = alerts.outbox.flush(alerts)
+    assert report == (count - 1, 0, 0)
+    assert len(set(api.taken)) == len(api.taken) == count - 1
+    minutes = sum(slept) / 60
+    assert minutes < 2 * count / 120
+    assert refusals[0] < count / 10
+
+
+# ---------------------------------------------------------------------------
+# Many processes and threads
+# ---------------------------------------------------------------------------
+
+
+def test_many_threads_share_an_outbox(alerts, api):
+    def work(number):
+        for action in ("trigger", "acknowledge", "resolve"):
+            alerts.send_event(
+                action,
+                f"k{number}",
+                payload={"summary": "s", "source": "s", "severity": "info"},
+            )
+
+    threads = [
+        threading.Thread(target=work, args=(number,)) for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alerts.outbox.flush(alerts, deadline=60)
+    check_order(api, 12)
+
+
+def check_order(api, count):
+    actions = ["trigger", "acknowledge", "resolve"]
+    assert len(api.taken) == 3 * count
+    for number in range(count):
+        mine = [a for a, key in api.taken if key == f"k{number}"]
+        assert mine == actions, number
+
+
+PROCESS = """
+import sys, pdpyras
+url, path, number = sys.argv[1:]
+events = pdpyras.EventsAPISession("not-a-real-key", outbox=path)
+events.url = url
+events.trigger("s", "s", dedup_key="k" + number)
+events.acknowledge("k" + number)
+events.resolve("k" + number)
+"""
+
+
+def test_sixteen_processes_share_an_outbox(alerts, api, path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, api.url, path, str(number)],
+            env=dict(os.environ, PYTHONPATH=ROOT),
+        )
+        for number in range(16)
+    ]
+    assert [process.wait(120) for process in processes] == [0] * 16
+    alerts.outbox.flush(alerts, deadline=60)
+    check_order(api, 16)
+
+
+def wait_for(pid):
+    """The exit status of a child."""
+    _, status = os.waitpid(pid, 0)
+    return status
+
+
+@may_fork
+@needs_fork
+def test_forks_while_threads_write(alerts, api):
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            trigger(alerts)
+
+    trigger(alerts)
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for number in range(15):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    signal.alarm(60)
+                    trigger(alerts, f"child {number}")
+                    len(alerts.outbox)
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert wait_for(pid) == 0
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    alerts.outbox.flush(alerts, deadline=60)
+    assert len(alerts.outbox) == 0
+    keys = {key for _, key in api.taken}
+    assert keys >= {f"child {number}" for number in range(15)}
+    assert len(api.taken) == len(keys)
+    with alerts.outbox._file.transaction() as connection:
+        (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+    assert found == "ok"
+
+
+@may_fork
+@needs_fork
+def test_a_childs_inherited_lock_holds_up_nobody(alerts, api, server):
+    """A child that lives on frees what its parent's sender holds."""
+    inside, go_on = threading.Event(), threading.Event()
+    accept = server.handler
+
+    def block(request):
+        inside.set()
+        go_on.wait(20)
+        return accept(request)
+
+    server.handler = block
+    sender = threading.Thread(target=trigger, args=(alerts, "k"))
+    sender.start()
+    assert inside.wait(10)
+    ready, done = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        pdpyras_outbox._process.check()
+        os.read(ready, 1)
+        os._exit(0)
+    go_on.set()
+    sender.join()
+    with pdpyras_outbox._file_lock(
+        alerts.outbox.path + "-sender", 5
+    ) as is_held:
+        os.write(done, b"x")
+        assert is_held
+    assert wait_for(pid) == 0
+    os.close(ready)
+    os.close(done)
+
+
+def pickled_work(outbox, key, url):
+    events = pdpyras.EventsAPISession(KEY, outbox=outbox)
+    events.url = url
+    trigger(events, key)
+    return outbox.path
+
+
+def test_an_outbox_pickles_by_its_path(alerts, api, path):
+    outbox = Outbox(path, max_age=60, max_events=7)
+    other = pickle.loads(pickle.dumps(outbox))
+    assert (other.path, other.max_age, other.max_events) == (path, 60, 7)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        arguments = (outbox, "k", api.url)
+        assert pool.apply(pickled_work, arguments) == path
+        pool.close()
+        pool.join()
+    assert api.taken == [("trigger", "k")]
+
+
+def test_a_session_keeps_its_outbox_when_copied_and_pickled(alerts, api):
+    trigger(alerts)
+    assert copy(alerts).outbox is alerts.outbox
+    other = pickle.loads(pickle.dumps(alerts))
+    assert other.outbox.path == alerts.outbox.path
+    trigger(other, "k")
+    assert api.taken[-1] == ("trigger", "k")
+
+
+def test_an_outbox_may_be_set_later_by_object_or_path(events, path, tmp_path):
+    events.outbox = Outbox(path)
+    assert events.outbox.path == path
+    events.outbox = tmp_path / "other.db"
+    assert events.outbox.path == str(tmp_path / "other.db")
+    events.outbox = os.fsencode(path)
+    assert events.outbox.path == path
+    assert events.outbox and len(events.outbox) == 0
+    events.outbox = None
+    assert events.outbox is None
+
+
+def test_a_signal_handler_that_triggers_loses_nothing(alerts, api):
+    """It comes in the middle of a transaction, whose lock is held."""
+    trigger(alerts, "first")
+    alerts.log.setLevel(logging.CRITICAL)
+    with pytest.warns(pdpyras.PDWarning, match="sent directly"):
+        with alerts.outbox._file.transaction():
+            assert trigger(alerts, "k") == "k"
+    assert api.taken[-1] == ("trigger", "k")
+
+
+# ---------------------------------------------------------------------------
+# Disks
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(alerts, path):
+    """A function after which the files of the process may not grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+
+    yield fill_up
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_the_first_event(alerts, api, full_disk, recwarn):
+    full_disk()
+    assert trigger(alerts, "k") == "k"
+    assert api.taken == [("trigger", "k")]
+    (warning,) = [w for w in recwarn if w.category is pdpyras.PDWarning]
+    assert "sent directly" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_a_full_disk_and_no_network_raise(alerts, api, full_disk):
+    full_disk()
+    api.answers[None] = 503
+    with pytest.raises(pdpyras.PDServerError):
+        trigger(alerts, "k")
+    api.answers[None] = 400
+    with pytest.raises(pdpyras.PDHTTPError):
+        trigger(alerts, "k")
+
+
+@pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+def test_a_full_disk_lets_nothing_overtake_what_waits(alerts, api, full_disk):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    full_disk()
+    with pytest.raises(pdpyras.PDClientError, match="same dedup_key"):
+        alerts.resolve("k")
+    api.answers.clear()
+    alerts.resolve("k")
+    assert api.taken == [("trigger", "k"), ("resolve", "k")]
+
+
+@pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+def test_what_was_delivered_is_remembered_while_the_disk_is_full(
+    alerts, api, full_disk
+):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full_disk()
+    api.answers.clear()
+    forget = "UPDATE {} SET next_attempt_at = 0"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit[1], limit[1]))
+    alerts.outbox._execute(forget, ())
+    full_disk()
+    for _ in range(3):
+        alerts.outbox._send_others(alerts, 1)
+        assert api.taken == [("trigger", "k")]
+    assert not os.path.exists(alerts.outbox.path + "-ballast")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit[1], limit[1]))
+    assert alerts.outbox.waiting() == []
+    alerts.outbox.flush(alerts)
+    assert len(alerts.outbox) == 0
+    assert api.taken == [("trigger", "k")]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of four megabytes; it takes a superuser to have one."""
+    point = tmp_path / "small"
+    point.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=4m", "none", str(point)]
+    try:
+        done = subprocess.run(["mount", *options], stderr=subprocess.PIPE)
+    except OSError:
+        pytest.skip("there is no mount")
+    if done.returncode:
+        pytest.skip("may not mount a small disk")
+    yield point
+    pdpyras_outbox._process.close()
+    subprocess.run(["umount", "-l", str(point)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+def test_a_disk_that_fills_up(small_disk, api, naps):
+    with session(api, str(small_disk / "alerts.db")) as alerts:
+        trigger(alerts, "first")
+        assert os.path.exists(alerts.outbox.path + "-ballast")
+        api.answers[None] = 503
+        trigger(alerts, "waits")
+        with open(str(small_disk / "log"), "wb", buffering=0) as log:
+            with pytest.raises(OSError):
+                while log.write(b"x" * 1024):
+                    pass
+        api.answers.clear()
+        details = {"log": "y" * 100000}
+        for number in range(3):
+            trigger(alerts, f"big {number}", custom_details=details)
+        forget = alerts.outbox._done
+        alerts.outbox.flush(alerts)
+        assert len(alerts.outbox) == 0 and not forget
+    assert len(api.taken) == len(set(api.taken)) == 5
+
+
+def test_a_directory_that_is_not_there(api, tmp_path, naps):
+    with session(api, str(tmp_path / "none" / "alerts.db")) as alerts:
+        with pytest.warns(pdpyras.PDWarning, match="sent directly"):
+            assert trigger(alerts, "k") == "k"
+        with pytest.raises(pdpyras.PDClientError, match="cannot be used"):
+            len(alerts.outbox)
+        with pytest.raises(pdpyras.PDClientError, match="cannot be used"):
+            alerts.outbox.flush(alerts)
+    assert api.taken == [("trigger", "k")]
+
+
+def test_a_database_of_somebody_else_is_left_alone(api, path, naps):
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (a)")
+    other.commit()
+    other.close()
+    with session(api, path) as alerts:
+        with pytest.warns(pdpyras.PDWarning, match="not an outbox"):
+            trigger(alerts, "k")
+    assert api.taken == [("trigger", "k")]
+    other = sqlite3.connect(path)
+    names = other.execute("SELECT name FROM sqlite_master").fetchall()
+    other.close()
+    assert names == [("theirs",)]
+
+
+def test_a_network_file_system_is_refused(path, tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"none / ext4 rw 0 0\nhost:/x {tmp_path} nfs4 rw 0 0\n")
+    original = pdpyras_outbox._file_system
+    assert original(str(tmp_path), str(mounts)) == "nfs4"
+    assert original(str(tmp_path / "below"), str(mounts)) == "nfs4"
+    assert original(str(tmp_path) + "2", str(mounts)) == "ext4"
+    assert original("/", str(mounts)) == "ext4"
+    monkeypatch.setattr(
+        pdpyras_outbox,
+        "_file_system",
+        lambda directory: original(directory, str(mounts)),
+    )
+    with pytest.raises(pdpyras.PDInputError, match=r"nfs4.*local disk"):
+        Outbox(path)
+
+
+def test_a_file_system_without_locks_is_refused(path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(pdpyras_outbox.fcntl, "flock", flock)
+    with pytest.raises(pdpyras.PDInputError, match="No locks available"):
+        Outbox(path)
+
+
+def test_a_system_without_file_locks_is_refused(path, monkeypatch):
+    monkeypatch.setattr(pdpyras_outbox, "fcntl", None)
+    with pytest.raises(pdpyras.PDInputError, match="fcntl"):
+        Outbox(path)
+
+
+# ---------------------------------------------------------------------------
+# Damage
+# ---------------------------------------------------------------------------
+
+
+def damage(path, seed, count=200):
+    """Overwrite bytes of the file, in a process of its own.
+
+    In this one, to close the file would free SQLite's locks.
+    """
+    script = (
+        "import os, random, sys\n"
+        "chance = random.Random(int(sys.argv[2]))\n"
+        "size = os.path.getsize(sys.argv[1])\n"
+        "with open(sys.argv[1], 'r+b') as file:\n"
+        "    for _ in range(int(sys.argv[3])):\n"
+        "        file.seek(chance.randrange(size))\n"
+        "        file.write(bytes([chance.randrange(256)]))\n"
+    )
+    arguments = [path, str(seed), str(count)]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)
+
+
+def test_a_file_that_is_no_database_is_set_aside(api, path, naps):
+    with open(path, "w") as file:
+        file.write("This is no database. " * 100)
+    with session(api, path) as alerts:
+        with pytest.warns(pdpyras.PDWarning, match="is damaged") as caught:
+            assert trigger(alerts, "k") == "k"
+        assert caught[0].filename == __file__
+        assert len(alerts.outbox) == 0
+    assert api.taken == [("trigger", "k")]
+    folder = os.path.dirname(path)
+    (aside,) = [n for n in os.listdir(folder) if "damaged" in n]
+    with open(os.path.join(folder, aside)) as file:
+        assert file.read().startswith("This is no database.")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_loses_not_the_event_at_hand(seed, api, path, naps, recwarn):
+    with session(api, path) as alerts:
+        api.answers[None] = 503
+        alerts.retry = {}
+        for number in range(20):
+            trigger(alerts, f"k{number}", custom_details={"a": "b" * 3000})
+    pdpyras_outbox._process.close()
+    damage(path, seed, count=random.Random(seed).choice([1, 30, 3000]))
+    with session(api, path) as alerts:
+        alerts.retry = {}
+        assert trigger(alerts, "at hand") == "at hand"
+        api.answers.clear()
+        try:
+            alerts.outbox.flush(alerts, deadline=200)
+        except pdpyras.PDClientError:
+            pass
+    assert api.taken.count(("trigger", "at hand")) == 1
+    assert len(api.taken) == len(set(api.taken))
+    assert all(key in ALERTS_BEFORE for _, key in api.taken)
+
+
+ALERTS_BEFORE = {"at hand", *(f"k{number}" for number in range(20))}
+
+
+def test_another_process_has_the_file_open_that_is_set_aside(
+    alerts, api, path
+):
+    """Neither does it write to the old one, nor does it harm the new one."""
+    api.answers[None] = 503
+    trigger(alerts, "old")
+    other = Outbox(path)
+    with other._file.transaction():
+        pass
+    alerts.outbox._file.set_aside(ValueError("so it seems"))
+    trigger(alerts, "new")
+    with session(api, other) as second:
+        trigger(second, "newest")
+        keys = [event["dedup_key"] for event in alerts.outbox.waiting()]
+        assert keys == ["new", "newest"]
+    other._file.close()
+    alerts.outbox._file.abandon()
+    keys = [event["dedup_key"] for event in alerts.outbox.waiting()]
+    assert keys == ["new", "newest"]
+
+
+def test_a_row_that_is_not_what_was_written_is_set_aside(alerts, api):
+    api.answers[None] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    forget_pauses(alerts)
+    alerts.outbox._execute(
+        "UPDATE {} SET body = replace(body, 'Disk', 'Desk')", ()
+    )
+    assert alerts.outbox.flush(alerts) == (0, 0, 1)
+    assert api.taken == []
+    assert "damaged" in alerts.outbox.refused()[0]["error"]
+
+
+# ---------------------------------------------------------------------------
+# Secrets, and the cost
+# ---------------------------------------------------------------------------
+
+
+def test_no_routing_key_is_in_any_file(api, path, naps):
+    api.answers[None] = 503
+    key = "R0UT1NGKEYR0UT1NGKEYR0UT1NGKEY12"
+    with session(api, path, key=key) as alerts:
+        trigger(alerts, "k")
+        assert key not in repr(alerts.outbox.waiting())
+        assert key not in repr(alerts.outbox)
+    assert b"Disk is full" in all_bytes(path)
+    assert key.encode() not in all_bytes(path)
+
+
+# ---------------------------------------------------------------------------
+# Kills
+# ---------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is dead from here on."""
+
+
+def killing_outbox(path, countdown):
+    """An outbox whose process dies at its n-th statement or request."""
+    outbox = Outbox(path)
+    original = outbox._file.transaction
+
+    def tick(*_):
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise Killed
+
+    def transaction():
+        tick()
+        return original()
+
+    outbox._file.transaction = transaction
+    return outbox, tick
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    steps=st.lists(st.integers(1, 30), max_size=6),
+    statuses=st.lists(st.sampled_from([202, 202, 202, 500, 429]), max_size=8),
+)
+def test_killed_at_any_step(tmp_path_factory, steps, statuses):
+    path = str(tmp_path_factory.mktemp("killed") / "alerts.db")
+    accepted, remaining = [], list(statuses)
+    with wire.Server() as server, mock.patch.object(pdpyras.time, "sleep"):
+        api = Api(server)
+        answer = server.handler
+
+        def moody(request):
+            status = remaining.pop() if remaining else 202
+            if status != 202:
+                return wire.Answer(status)
+            return answer(request)
+
+        server.handler = moody
+        for number, step in enumerate([*steps, 10**9]):
+            outbox, tick = killing_outbox(path, [step])
+            with session(api, outbox) as alerts:
+                alerts.retry = {429: 0}
+                alerts.hooks["response"] = [
+                    lambda response, *_, tick=tick, **__: tick()
+                ]
+                try:
+                    for action in ("trigger", "resolve"):
+                        key = f"k{number}"
+                        alerts.send_event(
+                            action,
+                            key,
+                            payload={
+                                "summary": "s",
+                                "source": "s",
+                                "severity": "info",
+                            },
+                        )
+                        accepted.append((action, key))
+                except Killed:
+                    continue
+        outbox._execute("UPDATE {} SET next_attempt_at = 0", ())
+        with session(api, path) as alerts:
+            alerts.outbox.flush(alerts, deadline=60)
+            assert len(alerts.outbox) == 0
+    assert set(accepted) <= set(api.taken)
+    for number in range(len(steps) + 1):
+        mine = [a for a, key in api.taken if key == f"k{number}"]
+        assert list(dict.fromkeys(mine)) in (
+            ["trigger", "resolve"],
+            ["trigger"],
+            [],
+        )
+        assert mine == sorted(mine, key=["trigger", "resolve"].index)
+
+
+def test_a_short_run_of_make_kill(tmp_path):
+    script = os.path.join(ROOT, "tests", "long", "kill.py")
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "25"],
+        cwd=str(tmp_path),
+        stdout=subprocess.PIPE,
+        timeout=300,
+    )
+    output = done.stdout.decode()
+    assert done.returncode == 0, output
+    assert "lost: 0, doubled: 0, disordered: 0" in output
