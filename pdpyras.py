@@ -8528,7 +8528,7 @@ class EventsAPISession(_EventsSession):
         ``GeneratorExit`` do neither; ``SystemExit`` is a success with status
         0, and a failure with any other. Whatever the API does, the outcome of
         the block stays the same: what cannot be sent is logged, and kept if
-        there is an :attr:`outbox`.
+        there is an ``outbox``.
 
         :param summary: what has failed; type and text of the exception are
             added

@@ -77,7 +77,10 @@ PYTHON: Names = {
         "class": ["types.ModuleType", "types.TracebackType"]
     },
     "library/csv.html": {"module": ["csv"]},
-    "library/datetime.html": {"class": ["datetime.datetime"]},
+    "library/datetime.html": {
+        "class": ["datetime.datetime", "datetime.timedelta"]
+    },
+    "library/os.html": {"class": ["os.PathLike"]},
     "library/json.html": {"module": ["json"]},
     "library/logging.html": {
         "class": ["logging.Logger"],

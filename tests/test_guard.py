@@ -1,0 +1,266 @@
+"""A guard pages somebody if a block fails, and changes nothing else of it."""
+
+import asyncio
+import inspect
+import logging
+
+import pytest
+
+import pdpyras
+from tests import wire
+from tests.support import KEY
+
+
+class Oops(Exception):
+    """What the blocks below fail with."""
+
+
+@pytest.fixture(autouse=True)
+def answers(server, naps):
+    server.handler = lambda request: wire.Answer(
+        202, json={"dedup_key": request.json["dedup_key"]}
+    )
+
+
+@pytest.fixture
+def sent(server):
+    """What was sent so far: a function."""
+    return lambda: [request.json for request in server.requests]
+
+
+def actions(sent):
+    return [event["event_action"] for event in sent()]
+
+
+def test_an_exception_triggers_and_passes_on(events, sent):
+    error = Oops("no\nspace")
+    with pytest.raises(Oops) as caught:
+        with events.guard("Backup failed", "db1", severity="warning"):
+            secret = "local" + "-value"
+            raise error
+    assert caught.value is error and secret
+    (event,) = sent()
+    payload = event["payload"]
+    assert payload["summary"].startswith("Backup failed: ")
+    assert "Oops: no" in payload["summary"]
+    assert payload["source"] == "db1" and payload["severity"] == "warning"
+    details = payload["custom_details"]
+    assert details["exception"] == "Oops"
+    assert "raise error" in details["traceback"]
+    assert details["traceback"].rstrip().endswith("space")
+    assert "local-value" not in str(event)
+
+
+def test_success_resolves_the_same_alert(events, sent):
+    with pytest.raises(Oops):
+        with events.guard("Backup failed", "db1"):
+            raise Oops
+    with events.guard("Backup failed", "db1") as guard:
+        pass
+    first, last = sent()
+    assert (first["event_action"], last["event_action"]) == (
+        "trigger",
+        "resolve",
+    )
+    assert first["dedup_key"] == last["dedup_key"] == guard.dedup_key
+    other = events.guard("Backup failed", "db2")
+    assert other.dedup_key != guard.dedup_key
+
+
+def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):
+    with events.guard("s", "s", dedup_key="k", resolve=False):
+        pass
+    assert sent() == []
+    with pytest.raises(Oops):
+        with events.guard("s", "s", dedup_key="k", resolve=False):
+            raise Oops
+    assert sent()[0]["dedup_key"] == "k"
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (KeyboardInterrupt(), []),
+        (GeneratorExit(), []),
+        (SystemExit(), ["resolve"]),
+        (SystemExit(0), ["resolve"]),
+        (SystemExit(1), ["trigger"]),
+        (SystemExit("text"), ["trigger"]),
+        (Oops(), ["trigger"]),
+    ],
+    ids=repr,
+)
+def test_what_pages_and_what_does_not(error, expected, events, sent):
+    with pytest.raises(type(error)) as caught:
+        with events.guard("s", "s"):
+            raise error
+    assert caught.value is error
+    assert actions(sent) == expected
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_pagerduty_that_fails_changes_nothing(
+    fails, status, events, server, caplog
+):
+    server.handler = lambda request: wire.Answer(status)
+    done = []
+    try:
+        with events.guard("s", "s"):
+            done.append(1)
+            if fails:
+                raise Oops
+    except Oops:
+        done.append(2)
+    assert done == ([1, 2] if fails else [1])
+    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert "the alert could not be" in errors[-1].getMessage()
+    assert str(status) in errors[-1].getMessage()
+
+
+def test_a_pagerduty_that_is_away_changes_nothing(events, server):
+    server.fault("refuse", stage="connect")
+    with pytest.raises(Oops):
+        with events.guard("s", "s"):
+            raise Oops
+
+
+def test_a_pagerduty_that_asks_to_wait_for_ever(events, server, naps, sent):
+    server.handler = lambda request: wire.Answer(
+        429, headers={"Retry-After": "20"}
+    )
+    with events.guard("s", "s"):
+        pass
+    assert sum(naps) <= pdpyras._MAX_GUARD_TIME
+    server.handler = lambda request: wire.Answer(202, json={"dedup_key": "k"})
+    events.trigger("s", "s")  # A call of its own has no such deadline.
+    assert pdpyras._guarding.deadline is None
+
+
+def test_with_an_outbox_what_fails_is_kept(events, server, tmp_path):
+    events.outbox = str(tmp_path / "alerts.db")
+    server.handler = lambda request: wire.Answer(503)
+    with pytest.raises(Oops):
+        with events.guard("Backup failed", "db1"):
+            raise Oops("x")
+    (waiting,) = events.outbox.waiting()
+    assert waiting["event_action"] == "trigger"
+    assert "Oops: x" in waiting["summary"]
+
+
+def test_warnings_that_are_errors_change_nothing(events, tmp_path, sent):
+    events.outbox = str(tmp_path / "none" / "alerts.db")
+    with pytest.raises(Oops):  # Not the PDWarning: warnings are errors here.
+        with events.guard("s", "s"):
+            raise Oops
+    assert actions(sent) == ["trigger"]
+
+
+def test_a_long_exception_is_cut(events, sent):
+    with pytest.raises(Oops):
+        with events.guard("s", "s"):
+            raise Oops("x" * 5000 + "\n" + "y" * 20000)
+    payload = sent()[0]["payload"]
+    assert len(payload["summary"]) == 1024
+    trace = payload["custom_details"]["traceback"]
+    assert len(trace) <= pdpyras._MAX_TRACEBACK_LENGTH
+    assert trace.rstrip().endswith("y")
+
+
+def test_the_key_is_not_in_the_event(events, sent):
+    with pytest.raises(Oops):
+        with events.guard("s", "s"):
+            raise Oops(f"bad key {KEY}")
+    event = dict(sent()[0], routing_key=None)
+    assert KEY not in str(event)
+
+
+def test_an_exception_that_cannot_be_shown(events, sent):
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    with pytest.raises(Mute):
+        with events.guard("s", "s"):
+            raise Mute
+    assert "Mute" in sent()[0]["payload"]["summary"]
+
+
+def test_custom_details_of_ones_own_are_added(events, sent):
+    given = {"run": 7}
+    with pytest.raises(Oops):
+        with events.guard("s", "s", custom_details=given):
+            raise Oops
+    assert sent()[0]["payload"]["custom_details"]["run"] == 7
+    assert given == {"run": 7}
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (("", "s"), ValueError),
+        (("s", ""), ValueError),
+        (("s", "s", "k" * 256), ValueError),
+    ],
+)
+def test_arguments_are_checked_before_the_block(arguments, error, events):
+    with pytest.raises(error):
+        events.guard(*arguments)
+
+
+def test_properties_are_checked_before_the_block(events):
+    with pytest.raises(ValueError, match="severity"):
+        events.guard("s", "s", severity="bad")
+    with pytest.raises(TypeError, match="colour"):
+        events.guard("s", "s", colour="red")
+    with pytest.raises(ValueError, match="custom_details"):
+        events.guard("s", "s", custom_details="text")
+
+
+def test_it_decorates_functions(events, sent):
+    @events.guard("Backup failed", "db1")
+    def backup(fails, times=1):
+        """Make a backup."""
+        if fails:
+            raise Oops
+        return times
+
+    assert backup.__name__ == "backup"
+    assert backup.__doc__ == "Make a backup."
+    assert list(inspect.signature(backup).parameters) == ["fails", "times"]
+    assert backup(False, times=3) == 3
+    with pytest.raises(Oops):
+        backup(True)
+    assert actions(sent) == ["resolve", "trigger"]
+
+
+def test_it_decorates_generators(events, sent):
+    @events.guard("s", "s")
+    def numbers(count):
+        for number in range(count):
+            yield number
+            if number == 2:
+                raise Oops
+
+    assert inspect.isgeneratorfunction(numbers)
+    assert list(numbers(2)) == [0, 1]
+    assert actions(sent) == ["resolve"]
+    with pytest.raises(Oops):
+        list(numbers(4))
+    assert actions(sent) == ["resolve", "trigger"]
+    unfinished = numbers(2)
+    next(unfinished)
+    unfinished.close()
+    assert actions(sent) == ["resolve", "trigger"]
+
+
+def test_it_refuses_asynchronous_functions(events):
+    async def work():
+        await asyncio.sleep(0)
+
+    async def items():
+        yield 1
+
+    for function in (work, items):
+        with pytest.raises(TypeError, match="asynchronous"):
+            events.guard("s", "s")(function)
