@@ -920,7 +920,9 @@ class Outbox:
         others, is_done = OTHERS_TIME, False
 
         def limit(event: _Event) -> float:
-            return OWN_TIME if event.token == row.token else others
+            if event.token == row.token:
+                return OWN_TIME
+            return OTHERS_TIME if others > 0 else 0
 
         while not is_done:
             start = time.monotonic()
@@ -943,9 +945,8 @@ class Outbox:
         weight = 0
         while weight < MAX_FAILURES and time.monotonic() < end:
             choice = _Choice(time.time(), skip | self._done)
-            step = self._step(
-                session, choice, lambda _: end - time.monotonic()
-            )
+            # An attempt that was cut short could have arrived.
+            step = self._step(session, choice, lambda _: OTHERS_TIME)
             weight = weight + step.weight if step.weight else 0
             if step.outcome == "failed" and step.event is not None:
                 skip.add(step.event.token)

@@ -637,10 +637,11 @@ def test_many_threads_share_an_outbox(alerts, api):
 
 def check_order(api, count):
     actions = ["trigger", "acknowledge", "resolve"]
-    assert len(api.taken) == 3 * count
     for number in range(count):
         mine = [a for a, key in api.taken if key == f"k{number}"]
-        assert mine == actions, number
+        # A repetition is harmless, if nothing else came in between.
+        assert list(dict.fromkeys(mine)) == actions, number
+        assert mine == sorted(mine, key=actions.index), number
 
 
 PROCESS = """
