@@ -11,7 +11,7 @@ from tests import wire
 from tests.support import KEY
 
 
-class Oops(Exception):
+class OopsError(Exception):
     """What the blocks below fail with."""
 
 
@@ -33,8 +33,8 @@ def actions(sent):
 
 
 def test_an_exception_triggers_and_passes_on(events, sent):
-    error = Oops("no\nspace")
-    with pytest.raises(Oops) as caught:
+    error = OopsError("no\nspace")
+    with pytest.raises(OopsError) as caught:
         with events.guard("Backup failed", "db1", severity="warning"):
             secret = "local" + "-value"
             raise error
@@ -42,19 +42,19 @@ def test_an_exception_triggers_and_passes_on(events, sent):
     (event,) = sent()
     payload = event["payload"]
     assert payload["summary"].startswith("Backup failed: ")
-    assert "Oops: no" in payload["summary"]
+    assert "OopsError: no" in payload["summary"]
     assert payload["source"] == "db1" and payload["severity"] == "warning"
     details = payload["custom_details"]
-    assert details["exception"] == "Oops"
+    assert details["exception"] == "OopsError"
     assert "raise error" in details["traceback"]
     assert details["traceback"].rstrip().endswith("space")
     assert "local-value" not in str(event)
 
 
 def test_success_resolves_the_same_alert(events, sent):
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("Backup failed", "db1"):
-            raise Oops
+            raise OopsError
     with events.guard("Backup failed", "db1") as guard:
         pass
     first, last = sent()
@@ -71,9 +71,9 @@ def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):
     with events.guard("s", "s", dedup_key="k", resolve=False):
         pass
     assert sent() == []
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("s", "s", dedup_key="k", resolve=False):
-            raise Oops
+            raise OopsError
     assert sent()[0]["dedup_key"] == "k"
 
 
@@ -86,7 +86,7 @@ def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):
         (SystemExit(0), ["resolve"]),
         (SystemExit(1), ["trigger"]),
         (SystemExit("text"), ["trigger"]),
-        (Oops(), ["trigger"]),
+        (OopsError(), ["trigger"]),
     ],
     ids=repr,
 )
@@ -109,8 +109,8 @@ def test_a_pagerduty_that_fails_changes_nothing(
         with events.guard("s", "s"):
             done.append(1)
             if fails:
-                raise Oops
-    except Oops:
+                raise OopsError
+    except OopsError:
         done.append(2)
     assert done == ([1, 2] if fails else [1])
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
@@ -120,9 +120,9 @@ def test_a_pagerduty_that_fails_changes_nothing(
 
 def test_a_pagerduty_that_is_away_changes_nothing(events, server):
     server.fault("refuse", stage="connect")
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("s", "s"):
-            raise Oops
+            raise OopsError
 
 
 def test_a_pagerduty_that_asks_to_wait_for_ever(events, server, naps, sent):
@@ -140,26 +140,26 @@ def test_a_pagerduty_that_asks_to_wait_for_ever(events, server, naps, sent):
 def test_with_an_outbox_what_fails_is_kept(events, server, tmp_path):
     events.outbox = str(tmp_path / "alerts.db")
     server.handler = lambda request: wire.Answer(503)
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("Backup failed", "db1"):
-            raise Oops("x")
+            raise OopsError("x")
     (waiting,) = events.outbox.waiting()
     assert waiting["event_action"] == "trigger"
-    assert "Oops: x" in waiting["summary"]
+    assert "OopsError: x" in waiting["summary"]
 
 
 def test_warnings_that_are_errors_change_nothing(events, tmp_path, sent):
     events.outbox = str(tmp_path / "none" / "alerts.db")
-    with pytest.raises(Oops):  # Not the PDWarning: warnings are errors here.
+    with pytest.raises(OopsError):  # And no PDWarning.
         with events.guard("s", "s"):
-            raise Oops
+            raise OopsError
     assert actions(sent) == ["trigger"]
 
 
 def test_a_long_exception_is_cut(events, sent):
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("s", "s"):
-            raise Oops("x" * 5000 + "\n" + "y" * 20000)
+            raise OopsError("x" * 5000 + "\n" + "y" * 20000)
     payload = sent()[0]["payload"]
     assert len(payload["summary"]) == 1024
     trace = payload["custom_details"]["traceback"]
@@ -168,29 +168,29 @@ def test_a_long_exception_is_cut(events, sent):
 
 
 def test_the_key_is_not_in_the_event(events, sent):
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("s", "s"):
-            raise Oops(f"bad key {KEY}")
+            raise OopsError(f"bad key {KEY}")
     event = dict(sent()[0], routing_key=None)
     assert KEY not in str(event)
 
 
 def test_an_exception_that_cannot_be_shown(events, sent):
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise RuntimeError("no")
 
-    with pytest.raises(Mute):
+    with pytest.raises(MuteError):
         with events.guard("s", "s"):
-            raise Mute
-    assert "Mute" in sent()[0]["payload"]["summary"]
+            raise MuteError
+    assert "MuteError" in sent()[0]["payload"]["summary"]
 
 
 def test_custom_details_of_ones_own_are_added(events, sent):
     given = {"run": 7}
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         with events.guard("s", "s", custom_details=given):
-            raise Oops
+            raise OopsError
     assert sent()[0]["payload"]["custom_details"]["run"] == 7
     assert given == {"run": 7}
 
@@ -222,14 +222,14 @@ def test_it_decorates_functions(events, sent):
     def backup(fails, times=1):
         """Make a backup."""
         if fails:
-            raise Oops
+            raise OopsError
         return times
 
     assert backup.__name__ == "backup"
     assert backup.__doc__ == "Make a backup."
     assert list(inspect.signature(backup).parameters) == ["fails", "times"]
     assert backup(False, times=3) == 3
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         backup(True)
     assert actions(sent) == ["resolve", "trigger"]
 
@@ -240,12 +240,12 @@ def test_it_decorates_generators(events, sent):
         for number in range(count):
             yield number
             if number == 2:
-                raise Oops
+                raise OopsError
 
     assert inspect.isgeneratorfunction(numbers)
     assert list(numbers(2)) == [0, 1]
     assert actions(sent) == ["resolve"]
-    with pytest.raises(Oops):
+    with pytest.raises(OopsError):
         list(numbers(4))
     assert actions(sent) == ["resolve", "trigger"]
     unfinished = numbers(2)
