@@ -49,6 +49,7 @@ import os
 import queue
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -125,7 +126,7 @@ from urllib3.exceptions import (
     UnrewindableBodyError,
 )
 from urllib3.response import GzipDecoder
-from urllib3.util import Timeout
+from urllib3.util import Timeout, ssl_
 
 __version__ = "6.0.0"
 
@@ -3256,33 +3257,28 @@ class _RateGate:
         self._closed_until: Dict[object, float] = {}
         self._waiters: Deque[Any] = deque()
 
-    def enter(self, deadline: Optional[_Deadline]) -> object:
+    def enter(self, ticket: object, deadline: Optional[_Deadline]) -> None:
         """Wait for one's turn.
 
-        :returns: what :meth:`leave` is to be called with
+        :param ticket: of one attempt; :meth:`leave` is to be called with it,
+            whatever happens
         :raises TimeoutError: the deadline has passed
         """
-        ticket = object()
         self._queue[ticket] = threading.get_ident()
-        try:
-            while self._wait(ticket) > 0:
-                # A lock of its own for each wait, made where it is used:
-                # that of gevent, if it has patched threads meanwhile.
-                waiter = threading.Lock()
-                waiter.acquire()
-                self._waiters.append(waiter)
-                # Whoever left before this look did not know of the waiter.
-                wait = self._wait(ticket)
-                if deadline is not None:
-                    wait = min(wait, deadline.left())
-                if wait > 0:
-                    waiter.acquire(timeout=wait)
-                elif deadline is not None and deadline.left() <= 0:
-                    raise TimeoutError("waiting for the rate limit")
-        except BaseException:
-            self.leave(ticket, None)
-            raise
-        return ticket
+        while self._wait(ticket) > 0:
+            # A lock of its own for each wait, made where it is used: that of
+            # gevent, if it has patched threads meanwhile.
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiters.append(waiter)
+            # Whoever left before this look did not know of the waiter.
+            wait = self._wait(ticket)
+            if deadline is not None:
+                wait = min(wait, deadline.left())
+            if wait > 0:
+                waiter.acquire(timeout=wait)
+            elif deadline is not None and deadline.left() <= 0:
+                raise TimeoutError("waiting for the rate limit")
 
     def _wait(self, ticket: object) -> float:
         """Seconds to wait before looking again."""
@@ -3295,7 +3291,7 @@ class _RateGate:
         for end in list(self._closed_until.values()):
             if end > now:
                 return end - now
-        queue = list(self._queue.items())
+        queue = list(self._queue.copy().items())
         ahead = queue[: queue.index((ticket, self._queue[ticket]))]
         remaining = self.rate.remaining if self.rate else None
         if not ahead or remaining is None or len(ahead) < remaining:
@@ -3352,11 +3348,11 @@ class _RateGate:
     def sleep(self, seconds: float) -> None:
         """Sleep, and let no thread of this session pass meanwhile."""
         key = object()
-        self._closed_until[key] = time.monotonic() + seconds
         try:
+            self._closed_until[key] = time.monotonic() + seconds
             time.sleep(seconds)
         finally:
-            del self._closed_until[key]
+            self._closed_until.pop(key, None)
             self._wake_all()
 
 
@@ -3670,14 +3666,25 @@ _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
 # Threads that ask for pages before these are needed. What is done with an
 # answer, and in which order, is decided by the consumer's thread alone.
 
+try:
+    from contextvars import copy_context
+except ImportError:  # Python 3.6
+    copy_context = None  # type: ignore[assignment]
+
 _Result = TypeVar("_Result")
 
 
 class _Task(Generic[_Result]):
-    """A call that is made, or was made, in another thread."""
+    """A call that is made, or was made, in another thread.
+
+    It is made in a copy of the context of whoever asks for it here, so that
+    traces and the like know to what it belongs.
+    """
 
     def __init__(self, call: Callable[[], _Result]) -> None:
         self._call = call
+        if copy_context is not None:
+            self._call = partial(copy_context().run, call)
         self._done = threading.Event()
         self._result: Optional[_Result] = None
         self._error: Optional[BaseException] = None
@@ -3895,7 +3902,10 @@ class _PagesAhead(_PagesOnDemand):
     def close(self) -> None:
         self._closed.set()
         self._ahead.clear()
-        self._workers.close()
+        if self._process == os.getpid():
+            # Elsewhere there are no threads, and nobody who would let go of
+            # the lock of their queue.
+            self._workers.close()
 
 
 # ---------------------------------------------------------------------------
@@ -5321,6 +5331,41 @@ def _blocks(data: Any) -> Iterator[Any]:
 
 class _SecureConnection(_PlainConnection, HTTPSConnection):
     """The same by HTTPS."""
+
+    def connect(self) -> None:
+        if self.ssl_context is None and _is_ssl_replaced():
+            self.ssl_context = _new_ssl_context(self.cert_reqs)
+        super().connect()
+
+
+def _is_ssl_replaced() -> bool:
+    """Has gevent put a class of its own in the place of urllib3's?
+
+    The settings of the former one recurse for ever then, in Python's ssl.
+    """
+    known = getattr(ssl_, "SSLContext", None)
+    return (
+        isinstance(known, type)
+        and known is not ssl.SSLContext
+        and issubclass(ssl.SSLContext, known)
+    )
+
+
+def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
+    """A context as urllib3 makes it, which trusts nobody yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if sys.version_info >= (3, 7):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= (
+            ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        )
+    required = ssl_.resolve_cert_reqs(cert_reqs) == ssl.CERT_REQUIRED
+    if not required:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class _IdleConnections:
@@ -6814,10 +6859,10 @@ class PDSession(_FastTransport, _Transport):
             self._after_fork()
             self._process = os.getpid()
         response = None
-        gate = self._gate
-        ticket = gate.enter(progress.deadline)
+        gate, ticket = self._gate, object()
         progress.leave = partial(gate.leave, ticket)
         try:
+            gate.enter(ticket, progress.deadline)
             if unwanted is not None and unwanted.is_set():
                 raise PDClientError(
                     f"{method} {full_url}: the iteration that asked for this "
