@@ -32,6 +32,7 @@ bytes than Content-Length announces).
 """
 
 import atexit
+import base64
 import collections
 import functools
 import gzip
@@ -658,14 +659,20 @@ class Proxy(Listener):
 
     ``requests`` holds what passed (of a tunnel: the CONNECT). ``routes``
     maps ``'host:port'`` to the address that stands in for it. Whatever is
-    neither there nor on loopback is answered 502: nothing leaves. ``fault``:
-    how it fails those that want a tunnel, ``"stall"`` or ``"drip"``;
-    ``refusal``: the answer that it gives them instead.
+    neither there nor on loopback is answered 502: nothing leaves. Who does
+    not show the ``credentials``, ``'user:password'``, is answered 407.
+    ``fault``: how it fails those that want a tunnel, ``"stall"`` or
+    ``"drip"``; ``refusal``: the answer that it gives them instead.
     """
 
-    def __init__(self, routes: Optional[Dict[str, Address]] = None) -> None:
+    def __init__(
+        self,
+        routes: Optional[Dict[str, Address]] = None,
+        credentials: Optional[str] = None,
+    ) -> None:
         self.requests: List[Request] = []
         self.routes = routes or {}
+        self.credentials = credentials
         self.fault = ""
         self.refusal: Optional[Answer] = None
         super().__init__()
@@ -689,6 +696,11 @@ class Proxy(Listener):
             target = urlsplit(request.target).netloc.rpartition("@")[2]
             target += "" if ":" in target else ":80"
             first = self._forwarded(request)
+        if not self._admits(request):
+            headers = {"Proxy-Authenticate": 'Basic realm="proxy"'}
+            answer = Answer(407, body=b"Who are you?", headers=headers)
+            link.sock.sendall(b"".join(answer.parts("GET", close=True)))
+            return link.hang_up()
         address = self._address(target)
         if address is None:
             link.sock.sendall(b"".join(Answer(502).parts("GET", close=True)))
@@ -709,6 +721,13 @@ class Proxy(Listener):
             link.sock.sendall(head)
             link.hang_up()
         link.drain()
+
+    def _admits(self, request: Request) -> bool:
+        if self.credentials is None:
+            return True
+        shown = base64.b64encode(self.credentials.encode()).decode()
+        given = request.headers.get("Proxy-Authorization")
+        return bool(given == f"Basic {shown}")
 
     def _address(self, target: str) -> Optional[Address]:
         if target in self.routes:
@@ -749,7 +768,8 @@ class Certificates:
     """A certificate authority of its own, and a server's certificate.
 
     ``ca_file``: path of the authority's certificate, for ``verify`` or
-    ``REQUESTS_CA_BUNDLE``; it goes when the ``with`` block ends.
+    ``REQUESTS_CA_BUNDLE``; ``server_file``: of the server's key and
+    certificates. They go when the ``with`` block ends.
     """
 
     def __init__(self, *names: str) -> None:
@@ -765,6 +785,10 @@ class Certificates:
         self._directory = tempfile.TemporaryDirectory()
         self.ca_file = os.path.join(self._directory.name, "ca.pem")
         authority.cert_pem.write_to_path(self.ca_file)
+        self.server_file = os.path.join(self._directory.name, "server.pem")
+        certificate.private_key_and_cert_chain_pem.write_to_path(
+            self.server_file
+        )
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(self.context)
 
