@@ -42,6 +42,7 @@ def test_every_sentence_names_its_test(sentence, tests):
 def test_there_are_promises_of_every_sort():
     modules = {module for _, tests in page() for module, _ in tests}
     assert modules >= {
+        *("test_concurrency", "test_infrastructure"),
         *("test_events", "test_faults", "test_fitting", "test_helpful"),
         *("test_history", "test_limits", "test_network", "test_newcomer"),
         *("test_pagination", "test_pdpyras", "test_told"),
