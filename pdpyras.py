@@ -5333,8 +5333,16 @@ class _SecureConnection(_PlainConnection, HTTPSConnection):
     """The same by HTTPS."""
 
     def connect(self) -> None:
-        if self.ssl_context is None and _is_ssl_replaced():
-            self.ssl_context = _new_ssl_context(self.cert_reqs)
+        # Before 2.32.5, requests had a context for all, with its own bundle.
+        shared = getattr(requests.adapters, "_preloaded_ssl_context", None)
+        if self.ssl_context in (None, shared) and _is_ssl_replaced():
+            context = _new_ssl_context(self.cert_reqs)
+            if self.ssl_context is not None:
+                path = requests.utils.DEFAULT_CA_BUNDLE_PATH
+                context.load_verify_locations(
+                    requests.utils.extract_zipped_paths(path)  # type: ignore
+                )
+            self.ssl_context = context
         super().connect()
 
 
@@ -5361,10 +5369,9 @@ def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
         context.verify_flags |= (
             ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
         )
-    required = ssl_.resolve_cert_reqs(cert_reqs) == ssl.CERT_REQUIRED
-    if not required:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    # urllib3 compares the names by itself then, whatever its version.
+    context.check_hostname = False
+    context.verify_mode = ssl_.resolve_cert_reqs(cert_reqs)
     return context
 
 

@@ -6,6 +6,7 @@ that a deadlock would meet.
 """
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import os
 import re
@@ -573,7 +574,7 @@ def patch():
         warnings.simplefilter("ignore")  # It warns of ssl, already imported.
         monkey.patch_all()
 
-url, when, bundle = sys.argv[1:]
+url, when, bundle, other_url, other_bundle = sys.argv[1:]
 if when == "before":
     patch()
 import requests
@@ -614,10 +615,15 @@ session.verify = False
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     assert session.rget("users/P1") == {"id": "P1"}
-session.verify = True
 session.max_network_attempts = 0
+session.verify = True
 try:
     session.rget("users/P2")
+except pdpyras.PDClientError as error:
+    print(error)
+session.url, session.verify = other_url, other_bundle
+try:
+    session.rget("users/P3")
 except pdpyras.PDClientError as error:
     print(error)
 """
@@ -632,11 +638,19 @@ except pdpyras.PDClientError as error:
             under_way[0] -= 1
         return users(request)
 
-    with wire.Server(tls=trust if tls else None) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(wire.Server(tls=trust if tls else None))
         server.handler = handler
-        output = run(tmp_path, source, server.url, when, trust.ca_file)
+        wrong = stack.enter_context(wire.certificates("other.example"))
+        other = stack.enter_context(wire.Server(tls=wrong))
+        options = [server.url, when, trust.ca_file, other.url, wrong.ca_file]
+        output = run(tmp_path, source, *options)
+        assert other.requests == []
     assert most[0] > 5
+    # Neither a certificate of an unknown authority, nor one of another host.
     assert ("certificate verify failed" in output) == tls
+    assert "127.0.0.1" in output.splitlines()[-1]
+    assert "doesn't match" in output or "not valid for" in output
 
 
 APPLICATION = """
