@@ -1242,6 +1242,11 @@ _LIST_PARAMS: FrozenSet[str] = frozenset((
 # fmt: on
 
 
+# ---------------------------------------------------------------------------
+# Operations
+# ---------------------------------------------------------------------------
+
+
 class _Operation(NamedTuple):
     """What the endpoint table knows of one method on one path."""
 
