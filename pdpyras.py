@@ -4998,7 +4998,7 @@ class _HistoryMethods:
         :param prefetch: requests that may be under way, in place of
             :attr:`~APISession.prefetch`
         :param deadline: seconds in which the whole iteration ends, in place
-            of :attr:`~APISession.deadline`
+            of :attr:`~PDSession.deadline`
         :param resume: ``position`` of an earlier iteration with the same
             arguments; this one goes on behind its last record
         :param json: body, at endpoints that are paginated by POST
