@@ -828,6 +828,7 @@ def test_resumed_wherever_it_was_ended(path, field, name):
                 )
                 some = list(itertools.islice(iterator, rnd.randrange(1, 60)))
                 given += some
+                assert len(given) <= len(wanted)
                 position = json.loads(json.dumps(iterator.position))
                 assert position["count"] == len(given)
                 assert len(json.dumps(position)) < 300
