@@ -344,6 +344,15 @@ def test_a_certificate_that_does_not_verify(trust, session, naps):
         assert session.get("/users", verify=trust.ca_file).ok
 
 
+def test_a_session_closes_whatever_it_was_verified_by(trust):
+    """requests before 2.32 has an adapter for each, which was its own twin."""
+    with wire.Server(tls=trust) as server:
+        with pdpyras.APISession("key", url=server.url) as session:
+            for _ in range(2):
+                session.get("/users", verify=trust.ca_file)
+            assert server.connections == 1
+
+
 def test_a_certificate_for_another_host(session, naps):
     pytest.importorskip("trustme")
     with wire.certificates("other.invalid") as trust:
