@@ -27,6 +27,10 @@ not take is refused, and so is an offset beyond 10 000. What PagerDuty does not
 document about periods is a setting of :class:`Sandbox`, so that an export can
 be tried with each meaning.
 
+It is an authorization server as well: under ``/oauth/authorize``, where every
+user consents at once, and ``/oauth/token``, for any client. Access tokens that
+have ended are answered 401 by the REST API.
+
 It listens on 127.0.0.1 only, and serves no page of a browser: a request with
 the header ``Origin``, or for another ``Host``, is refused.
 
@@ -34,10 +38,12 @@ From a shell, ``python -m pdpyras_sandbox`` serves until Ctrl-C.
 """
 
 import argparse
+import base64
 import bisect
 import calendar
 import collections
 import functools
+import hashlib
 import itertools
 import json
 import marshal
@@ -67,7 +73,7 @@ from typing import (
     Union,
     cast,
 )
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pdpyras
 
@@ -81,6 +87,8 @@ MULTI_UPDATE_LIMIT = 250  # records
 EVENT_SIZE_LIMIT = 512 * 1024  # bytes
 SUMMARY_LIMIT = 1024  # characters
 USUAL_RATE_LIMIT = 960  # requests a minute
+TOKEN_LIFE = 86400  # seconds, of an OAuth access token
+CODE_LIFE = 30  # seconds, of an OAuth code
 BODY_SIZE_LIMIT = 1024 * 1024  # bytes
 HEAD_LINE_LIMIT = 65536  # bytes
 FIELD_LIMIT = 100  # headers of a request
@@ -1426,6 +1434,139 @@ class _EventsAPI:
 
 
 # ---------------------------------------------------------------------------
+# OAuth
+# ---------------------------------------------------------------------------
+
+
+def _oauth_error(error: str, description: str, status: int = 400) -> _ApiError:
+    """What an authorization server says (RFC 6749, 5.2)."""
+    content = {"error": error, "error_description": description}
+    return _ApiError(status, content)
+
+
+class _OAuth:
+    """Gives out tokens. Any client is good, and every user consents."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.life: float = TOKEN_LIFE
+        self.granted: Optional[Iterable[str]] = None
+        self.routes = {
+            "/oauth/authorize": ("GET", self.authorize),
+            "/oauth/token": ("POST", self.token),
+        }
+        self._numbers = itertools.count(1)
+        # When access tokens end; what codes and refresh tokens are for.
+        self._ends: Dict[str, float] = {}
+        self._codes: Dict[str, Tuple[float, Dict[str, str]]] = {}
+        self._consents: Dict[str, Dict[str, str]] = {}
+
+    def answer(self, request: Request) -> Answer:
+        method, serve = self.routes[request.path]
+        if request.method != method:
+            raise _error(405)
+        pairs = request.query
+        if method == "POST":
+            pairs = parse_qsl(request.body.decode("latin-1"))
+        asked = dict(pairs)
+        if not asked.get("client_id"):
+            raise _oauth_error("invalid_client", "client_id is missing", 401)
+        return 200, serve(asked)
+
+    def check(self, key: str) -> None:
+        """Refuse an access token that has ended."""
+        if self.clock() >= self._ends.get(key, math.inf):
+            raise _error(401, "The access token has ended or was revoked")
+
+    def revoke(self) -> None:
+        self._ends = dict.fromkeys(self._ends, -math.inf)
+
+    def _new(self, kind: str) -> str:
+        return f"sandbox+{kind}_{next(self._numbers)}"
+
+    def authorize(self, asked: Dict[str, str]) -> None:
+        """Send the browser back, with a code."""
+        is_right = (
+            asked.get("response_type") == "code"
+            and asked.get("redirect_uri")
+            and asked.get("code_challenge_method") == "S256"
+            and asked.get("code_challenge")
+        )
+        if not is_right:
+            raise _oauth_error("invalid_request", "A parameter is missing")
+        code = self._new("code")
+        self._codes[code] = (self.clock() + CODE_LIFE, asked)
+        query = {"code": code, "state": asked.get("state", "")}
+        there = _ApiError(302, {})
+        there.headers["location"] = (
+            f"{asked['redirect_uri']}?{urlencode(query)}"
+        )
+        raise there
+
+    def token(self, asked: Dict[str, str]) -> Record:
+        if not asked.get("client_secret"):
+            raise _oauth_error("invalid_client", "A secret is missing", 401)
+        grants = {
+            "client_credentials": self._app,
+            "authorization_code": self._redeem,
+            "refresh_token": self._refresh,
+        }
+        grant = grants.get(asked.get("grant_type", ""))
+        if grant is None:
+            raise _oauth_error("unsupported_grant_type", "It is unknown")
+        return grant(asked)
+
+    def _app(self, asked: Dict[str, str]) -> Record:
+        scope = asked.get("scope", "")
+        if not re.match(r"as_account-(us|eu)\.[\w-]+( |\Z)", scope):
+            raise _oauth_error("invalid_request", "Invalid scope")
+        return self._access(scope)
+
+    def _redeem(self, asked: Dict[str, str]) -> Record:
+        end, consent = self._codes.pop(asked.get("code", ""), (-math.inf, {}))
+        verifier = asked.get("code_verifier", "").encode("ascii", "replace")
+        digest = base64.urlsafe_b64encode(hashlib.sha256(verifier).digest())
+        names = ("client_id", "redirect_uri")
+        if (
+            self.clock() >= end
+            or digest.decode("ascii").rstrip("=") != consent["code_challenge"]
+            or [asked.get(n) for n in names] != [consent[n] for n in names]
+        ):
+            raise _oauth_error("invalid_grant", "The code is not good")
+        return self._user(consent)
+
+    def _refresh(self, asked: Dict[str, str]) -> Record:
+        consent = self._consents.pop(asked.get("refresh_token", ""), {})
+        if consent.get("client_id") != asked["client_id"]:
+            raise _oauth_error("invalid_grant", "It is used up or unknown")
+        return self._user(consent)
+
+    def _user(self, consent: Dict[str, str]) -> Record:
+        """Tokens of a user; the refresh token is a new one each time."""
+        refresh = self._new("refresh")
+        self._consents[refresh] = consent
+        access = self._access(consent.get("scope", ""))
+        return {**access, "refresh_token": refresh}
+
+    def _access(self, scope: str) -> Record:
+        access = self._new("access")
+        self._ends[access] = self.clock() + self.life
+        if self.granted is not None:
+            granted = set(self.granted)
+            scope = " ".join(
+                s
+                for s in scope.split()
+                if s in granted or s.startswith("as_account-")
+            )
+        return {
+            "access_token": access,
+            "token_type": "bearer",
+            "scope": scope,
+            "expires_in": self.life,
+        }
+
+
+# ---------------------------------------------------------------------------
 # The sandbox
 # ---------------------------------------------------------------------------
 
@@ -1441,7 +1582,8 @@ class Sandbox:
     :param latency: seconds before each answer
     :param rate_limit: requests of a key in a minute, beyond which the REST
         API answers 429; None: no limit
-    :param clock: tells the seconds of the rate limit's minutes
+    :param clock: tells the seconds of the rate limit's minutes, and of the
+        life of tokens
     :param since: ``"inclusive"`` or ``"exclusive"``: is a record whose time
         is that of ``since`` in the period?
     :param until: the same for ``until``. Where records last, as on-call
@@ -1483,6 +1625,7 @@ class Sandbox:
         lists = _Lists(_Meaning(since, until, resolution, order))
         self._rest = _RestAPI(self._store, lists)
         self._events = _EventsAPI(self._store)
+        self._oauth = _OAuth(clock)
         # "drop" or an error, and the path of the requests that it strikes.
         self._faults: List[Tuple[Any, Optional[str]]] = []
         self._requests: Any = collections.deque(maxlen=REQUESTS_KEPT)
@@ -1607,6 +1750,25 @@ class Sandbox:
         """
         self._plan("drop", times, path)
 
+    def grant(
+        self,
+        life: float = TOKEN_LIFE,
+        scopes: Optional[Iterable[str]] = None,
+    ) -> None:
+        """Say what the next OAuth tokens are like.
+
+        :param life: seconds, of access tokens
+        :param scopes: those that are granted at most; None: all asked for
+        """
+        with self._lock:
+            self._oauth.life = life
+            self._oauth.granted = None if scopes is None else tuple(scopes)
+
+    def revoke_tokens(self) -> None:
+        """Let all OAuth access tokens end now. Refresh tokens stay good."""
+        with self._lock:
+            self._oauth.revoke()
+
     def _plan(self, fault: Any, times: int, path: Optional[str]) -> None:
         path = path and "/" + path.strip("/")
         with self._lock:
@@ -1632,7 +1794,10 @@ class Sandbox:
                     headers.update(fault.headers)
                 elif request.path in self._events.routes:
                     answer = self._events.answer(request)
+                elif request.path in self._oauth.routes:
+                    answer = self._oauth.answer(request)
                 else:
+                    self._oauth.check(_key(request))
                     self._count(_key(request), headers)
                     answer = self._rest.answer(request)
             except _ApiError as error:
