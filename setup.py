@@ -10,7 +10,13 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["pdpyras", "pdpyras_outbox", "pdpyras_sandbox", "pdpyras_webhooks"]
+MODULES = [
+    "pdpyras",
+    "pdpyras_oauth",
+    "pdpyras_outbox",
+    "pdpyras_sandbox",
+    "pdpyras_webhooks",
+]
 
 
 def read(name: str) -> str:

@@ -282,6 +282,8 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras-stubs",
         f"pdpyras-{pdpyras.__version__}.dist-info",
         "pdpyras.py",
+        "pdpyras_oauth-stubs",
+        "pdpyras_oauth.py",
         "pdpyras_outbox-stubs",
         "pdpyras_outbox.py",
         "pdpyras_sandbox-stubs",
@@ -294,7 +296,7 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
 def test_the_stubs_are_the_sources(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for module in (
-            *("pdpyras", "pdpyras_outbox"),
+            *("pdpyras", "pdpyras_oauth", "pdpyras_outbox"),
             *("pdpyras_sandbox", "pdpyras_webhooks"),
         ):
             stub = archive.read(f"{module}-stubs/__init__.pyi")
@@ -304,7 +306,8 @@ def test_the_stubs_are_the_sources(wheel: str) -> None:
 
 
 def test_an_installed_copy_imports(installed: Environment) -> None:
-    names = "pdpyras, pdpyras_outbox, pdpyras_sandbox, pdpyras_webhooks, "
+    names = "pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox, "
+    names += "pdpyras_webhooks, "
     names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"

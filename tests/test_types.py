@@ -18,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 import pdpyras
+import pdpyras_oauth
 import pdpyras_outbox
 import pdpyras_sandbox
 import pdpyras_webhooks
@@ -455,9 +456,7 @@ def functions_of(thing: Any, prefix: str) -> Iterator[Tuple[str, Any]]:
 def public_functions() -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for module in (
-        pdpyras,
-        pdpyras_outbox,
-        pdpyras_sandbox,
+        *(pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox),
         pdpyras_webhooks,
     ):
         exported = {
