@@ -741,7 +741,7 @@ def test_closing_ends_those_that_wait_for_the_limit(
     """Who was parked behind a rate limit sends nothing for nobody."""
     pages, limited, over = Pages(1000), threading.Event(), threading.Event()
     limit = wire.Answer(429, headers={"ratelimit-reset": "60"})
-    first = threading.Thread(target=session.get, args=("users/P1",))
+    first = threading.Thread(target=lambda: session.get("users/P1"))
 
     def pause():
         limited.set()
