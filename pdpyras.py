@@ -3552,11 +3552,15 @@ class _OffsetPosition(_PagePosition):
     def _beyond_limit(self, end: float) -> str:
         if end <= ITERATION_LIMIT:
             return ""
+        operation = _operation("GET", self.path)
+        if operation is not None and operation.time_field:
+            way = "iter_history gives all records of a period."
+        else:
+            way = "narrow the query (by status, team ...) to get the others."
         return (
             f"GET {self.path}: the API gives no records beyond the first "
             f"{ITERATION_LIMIT:.0f} (offset plus limit), and {end} would be "
-            "reached; narrow the query (by time, status, team ...) to get "
-            "the others."
+            f"reached; {way}"
         )
 
 

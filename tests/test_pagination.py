@@ -437,6 +437,22 @@ def test_short_pages_at_the_limit(server, session):
 
 
 @pytest.mark.parametrize(
+    "path, name, way",
+    [
+        ("incidents", "incidents", "iter_history gives all records"),
+        ("incidents/P1/log_entries", "log_entries", "iter_history gives"),
+        ("users", "users", "narrow the query (by status, team ...)"),
+    ],
+)
+def test_a_list_that_is_cut_names_the_way_to_the_others(
+    path, name, way, server, session
+):
+    server.handler = Collection(10050, name)
+    with told(pdpyras.PDIncompleteWarning, NO_MORE_THAN, way):
+        session.list_all(path, params={"offset": 9900})
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"params": {"offset": 9901}},
