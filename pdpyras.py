@@ -2234,7 +2234,8 @@ def unwrap(response: Any, wrapper: Optional[str]) -> Any:
     """
     if wrapper is None:
         return try_decoding(response)
-    if response.status_code == 204 and try_decoding(response) is None:
+    status = getattr(response, "status_code", None)
+    if status == 204 and try_decoding(response) is None:
         return None
     return _content(response, try_decoding(response), wrapper)
 
@@ -3132,7 +3133,8 @@ class _Attempts:
     def _is_of_proxy(self, error: BaseException) -> bool:
         """Was it the proxy that could not be reached, or refused?"""
         return bool(self.progress.proxy) and any(
-            isinstance(link, ProxyError) or "Tunnel connection" in str(link)
+            isinstance(link, (ProxyError, NewConnectionError))
+            or "Tunnel connection" in str(link)
             for link in _chain(error, self._handled)
         )
 

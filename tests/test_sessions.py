@@ -587,7 +587,9 @@ def test_parameters_add_to_those_of_the_url(server, session):
 
 
 def test_a_single_value_and_a_list_are_asked_for_alike(server, session):
-    server.handler = lambda request: wire.Answer(json={"incidents": []})
+    server.handler = lambda request: wire.Answer(
+        json={"incidents": [], "more": False}
+    )
     list(session.iter_all("incidents", params={"statuses": "triggered"}))
     list(session.iter_all("incidents", params={"statuses": ["triggered"]}))
     list(session.iter_all("incidents?statuses=triggered"))
