@@ -501,6 +501,122 @@ def _bare_request(
 # ---------------------------------------------------------------------------
 
 
+class _ReceivedResponse(Response):
+    """A response as exceptions hold it: true because it was received.
+
+    ``bool(requests.Response)`` is False for a 404, so that the documented
+    ``if e.response:`` would take the branch for "no response" without this.
+    """
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # An exception may travel to another process, or into a log: with the
+        # answer, but without what was sent to get it, for that holds the key
+        # and may be a file that cannot be pickled.
+        try:
+            _ = self.content
+        except (RequestException, RuntimeError):
+            # It broke off: of a redirect that was followed all the same, or
+            # of an answer that was to be read by the caller.
+            self._content, self._content_consumed = b"", True
+        state: Dict[str, Any] = super().__getstate__()  # type: ignore
+        # Those on the way have a history each, of which this is the longest.
+        state["history"] = [_received(past, []) for past in state["history"]]
+        request = state["request"]
+        secrets = _secrets(request)
+        if isinstance(request, requests.PreparedRequest):
+            state["request"] = _bare_request(request)
+        state["headers"] = CaseInsensitiveDict(
+            {
+                name: _without_userinfo(_hide(value, secrets))
+                for name, value in (state["headers"] or {}).items()
+                if name.lower() in _HARMLESS_RESPONSE_HEADERS
+            }
+        )
+        state["cookies"] = RequestsCookieJar()
+        for name in ("url", "reason"):
+            if isinstance(state[name], str):
+                text = _without_userinfo(state[name])
+                state[name] = _hide(text, secrets)
+        if state["_content"] and secrets:
+            content = state["_content"].decode("latin-1")
+            state["_content"] = _hide(content, secrets).encode("latin-1")
+        return state
+
+
+def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
+    """The same response, but true; anything else as it is.
+
+    With a history of its own it is a copy.
+    """
+    if not isinstance(response, Response):
+        return response
+    if isinstance(response, _ReceivedResponse) and history is None:
+        return response
+    received = _ReceivedResponse()
+    received.__dict__ = response.__dict__
+    if history is not None:
+        received.__dict__ = dict(response.__dict__, history=history)
+    return received
+
+
+def _header(response: Any, name: str) -> Optional[str]:
+    headers = getattr(response, "headers", None)
+    if not isinstance(headers, abc.Mapping):
+        return None
+    return cast(Optional[str], headers.get(name))
+
+
+def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
+    """PagerDuty's error code and reasons, from any shape of error body.
+
+    The shapes: ``{"error": {"message", "code", "errors": [...]}}``, the same
+    with ``errors`` a str or an object or ``error`` a str, the Events API's
+    ``{"status", "message", "errors"}``, OAuth's ``error`` with
+    ``error_description``, and SCIM's ``detail``. ``required_scopes`` stands
+    beside a 403.
+    """
+    try:
+        body = response.json()
+    except (
+        *(ValueError, TypeError, AttributeError, RuntimeError),
+        RequestException,
+    ):
+        return None, []
+    if not isinstance(body, dict):
+        return None, []
+    error = body.get("error", body)
+    if not isinstance(error, dict):
+        # A few endpoints put the details beside a plain ``error`` text.
+        error = {**body, "message": error}
+    code = error.get("code")
+    reasons = _reason_texts(error.get("errors"))
+    if not reasons:
+        reasons = _reason_texts(error.get("message"))
+    for name in ("error_description", "detail"):
+        reasons += _reason_texts(body.get(name))
+    scopes = body.get("required_scopes", error.get("required_scopes"))
+    reasons += [f"required scopes: {text}" for text in _reason_texts(scopes)]
+    is_code = isinstance(code, int) and not isinstance(code, bool)
+    return (code if is_code else None), reasons
+
+
+def _reason_texts(reasons: Any) -> List[str]:
+    """The reasons as texts, be they one, a list, or an object by field."""
+    if reasons is None or reasons == "":
+        return []
+    if isinstance(reasons, dict):
+        return [
+            f"{field}: {', '.join(_reason_texts(texts))}"
+            for field, texts in reasons.items()
+        ]
+    if not isinstance(reasons, list):
+        reasons = [reasons]
+    return [r if isinstance(r, str) else json.dumps(r) for r in reasons]
+
+
 class URLError(Exception):
     """The URL, path or resource names nothing that may be asked for."""
 
@@ -664,122 +780,6 @@ def _heed_warning_options(options: Sequence[str]) -> None:
 
 
 _heed_warning_options(sys.warnoptions)
-
-
-class _ReceivedResponse(Response):
-    """A response as exceptions hold it: true because it was received.
-
-    ``bool(requests.Response)`` is False for a 404, so that the documented
-    ``if e.response:`` would take the branch for "no response" without this.
-    """
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __getstate__(self) -> Dict[str, Any]:
-        # An exception may travel to another process, or into a log: with the
-        # answer, but without what was sent to get it, for that holds the key
-        # and may be a file that cannot be pickled.
-        try:
-            _ = self.content
-        except (RequestException, RuntimeError):
-            # It broke off: of a redirect that was followed all the same, or
-            # of an answer that was to be read by the caller.
-            self._content, self._content_consumed = b"", True
-        state: Dict[str, Any] = super().__getstate__()  # type: ignore
-        # Those on the way have a history each, of which this is the longest.
-        state["history"] = [_received(past, []) for past in state["history"]]
-        request = state["request"]
-        secrets = _secrets(request)
-        if isinstance(request, requests.PreparedRequest):
-            state["request"] = _bare_request(request)
-        state["headers"] = CaseInsensitiveDict(
-            {
-                name: _without_userinfo(_hide(value, secrets))
-                for name, value in (state["headers"] or {}).items()
-                if name.lower() in _HARMLESS_RESPONSE_HEADERS
-            }
-        )
-        state["cookies"] = RequestsCookieJar()
-        for name in ("url", "reason"):
-            if isinstance(state[name], str):
-                text = _without_userinfo(state[name])
-                state[name] = _hide(text, secrets)
-        if state["_content"] and secrets:
-            content = state["_content"].decode("latin-1")
-            state["_content"] = _hide(content, secrets).encode("latin-1")
-        return state
-
-
-def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
-    """The same response, but true; anything else as it is.
-
-    With a history of its own it is a copy.
-    """
-    if not isinstance(response, Response):
-        return response
-    if isinstance(response, _ReceivedResponse) and history is None:
-        return response
-    received = _ReceivedResponse()
-    received.__dict__ = response.__dict__
-    if history is not None:
-        received.__dict__ = dict(response.__dict__, history=history)
-    return received
-
-
-def _header(response: Any, name: str) -> Optional[str]:
-    headers = getattr(response, "headers", None)
-    if not isinstance(headers, abc.Mapping):
-        return None
-    return cast(Optional[str], headers.get(name))
-
-
-def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
-    """PagerDuty's error code and reasons, from any shape of error body.
-
-    The shapes: ``{"error": {"message", "code", "errors": [...]}}``, the same
-    with ``errors`` a str or an object or ``error`` a str, the Events API's
-    ``{"status", "message", "errors"}``, OAuth's ``error`` with
-    ``error_description``, and SCIM's ``detail``. ``required_scopes`` stands
-    beside a 403.
-    """
-    try:
-        body = response.json()
-    except (
-        *(ValueError, TypeError, AttributeError, RuntimeError),
-        RequestException,
-    ):
-        return None, []
-    if not isinstance(body, dict):
-        return None, []
-    error = body.get("error", body)
-    if not isinstance(error, dict):
-        # A few endpoints put the details beside a plain ``error`` text.
-        error = {**body, "message": error}
-    code = error.get("code")
-    reasons = _reason_texts(error.get("errors"))
-    if not reasons:
-        reasons = _reason_texts(error.get("message"))
-    for name in ("error_description", "detail"):
-        reasons += _reason_texts(body.get(name))
-    scopes = body.get("required_scopes", error.get("required_scopes"))
-    reasons += [f"required scopes: {text}" for text in _reason_texts(scopes)]
-    is_code = isinstance(code, int) and not isinstance(code, bool)
-    return (code if is_code else None), reasons
-
-
-def _reason_texts(reasons: Any) -> List[str]:
-    """The reasons as texts, be they one, a list, or an object by field."""
-    if reasons is None or reasons == "":
-        return []
-    if isinstance(reasons, dict):
-        return [
-            f"{field}: {', '.join(_reason_texts(texts))}"
-            for field, texts in reasons.items()
-        ]
-    if not isinstance(reasons, list):
-        reasons = [reasons]
-    return [r if isinstance(r, str) else json.dumps(r) for r in reasons]
 
 
 # Modules that stand between a caller's line and a warning about it.
@@ -2512,26 +2512,22 @@ def wrapped_entities(method: _Method) -> _Method:
 
     @wraps(method)
     def call(self: Any, url: str, **kwargs: Any) -> Any:
-        located, kwargs, wrapper = _wrapped_request(
+        located, kwargs, unwrapping = _wrapped_request(
             self, http_method, url, kwargs
         )
-        response = successful_response(method(self, located, **kwargs))
-        if located.path is None:
-            return _unwrap_by_content(response)
-        if _is_optional(http_method, located.path):
-            return _unwrap_if_wrapped(response, wrapper)
-        return unwrap(response, wrapper)
+        response = method(self, located, **kwargs)
+        return unwrapping(successful_response(response))
 
     return cast(_Method, call)
 
 
 def _wrapped_request(
     session: Any, http_method: str, url: Any, kwargs: Dict[str, Any]
-) -> Tuple[_LocatedURL, Dict[str, Any], _Wrapper]:
+) -> Tuple[_LocatedURL, Dict[str, Any], Callable[[Any], Any]]:
     """Wrap the body of a request, if the endpoint wants that.
 
-    :returns: the URL; the keyword arguments with the wrapped body; and the
-        wrapper of the response
+    :returns: the URL; the keyword arguments with the wrapped body; and what
+        unwraps the response
     """
     kwargs = _str_as_it_stands(kwargs)
     located = _locate(session.url, url)
@@ -2541,12 +2537,14 @@ def _wrapped_request(
             http_method,
             _plain_path(session.url, located.full_url),
         )
-        return located, kwargs, None
+        return located, kwargs, _unwrap_by_content
+    is_optional = _is_optional(http_method, located.path)
     wrappers = entity_wrappers(http_method, located.path)
     if kwargs.get("json") is not None:
         wrapped = _wrap(kwargs["json"], wrappers[0])
         kwargs = dict(kwargs, json=wrapped)
-    return located, kwargs, wrappers[1]
+    unwrapping = _unwrap_if_wrapped if is_optional else unwrap
+    return located, kwargs, partial(unwrapping, wrapper=wrappers[1])
 
 
 def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
@@ -2631,6 +2629,22 @@ _PERMANENT_CAUSES = (
 )
 
 
+def _root_cause(error: BaseException) -> str:
+    """What lies at the bottom of a chain of wrapped errors, in words."""
+    seen = []
+    found: Optional[BaseException] = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        inner = [
+            part
+            for part in (getattr(found, "reason", None),) + found.args[::-1]
+            if isinstance(part, BaseException)
+        ]
+        found = inner[0] if inner else None
+    root = seen[-1]
+    return f"{type(root).__name__}: {root}"
+
+
 def _is_transient(error: BaseException) -> bool:
     """May the same request succeed when it is simply sent again?"""
     if isinstance(error, _PERMANENT_ERRORS):
@@ -2690,6 +2704,65 @@ def _passed_on(deadline: Any) -> Dict[str, Any]:
     """The keyword argument for the next method, if it was given."""
     is_given = deadline is not _SESSION_DEADLINE
     return {"deadline": deadline} if is_given else {}
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads from a socket, for no longer than to a deadline.
+
+    However few bytes come at a time: each wait is for what is left.
+    """
+
+    def __init__(self, raw: Any, sock: Any, deadline: _Deadline) -> None:
+        super().__init__()
+        self._raw, self._sock, self._deadline = raw, sock, deadline
+        self._timeout = sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Any:
+        _limit_socket(self._sock, self._timeout, self._deadline)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            with contextlib.suppress(OSError):  # It may be closed already.
+                self._sock.settimeout(self._timeout)  # For the next request.
+            self._raw.close()
+        super().close()
+
+
+def _limit_socket(sock: Any, timeout: Any, deadline: _Deadline) -> None:
+    """Let the next operation of a socket end before a deadline.
+
+    :raises socket.timeout: it has passed
+    """
+    left = deadline.left()
+    if left <= 0:
+        raise socket.timeout("the deadline has passed")
+    sock.settimeout(left if timeout is None else min(timeout, left))
+
+
+def _addresses(host: str, port: Any) -> List[str]:
+    """The addresses of a host, or itself where they are not to be had."""
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), port, 0, socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError):
+        return [host]  # So that urllib3 says what is wrong.
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found)) or [host]
+
+
+def _blocks(data: Any) -> Iterator[Any]:
+    """A body in pieces, each of which is sent by one operation."""
+    if hasattr(data, "read"):
+        block = data.read(_READ_SIZE)
+        while block:
+            yield block.encode("latin-1") if isinstance(block, str) else block
+            block = data.read(_READ_SIZE)
+    else:
+        yield data
 
 
 class _Progress:
@@ -2783,22 +2856,6 @@ def _stripped(is_callers: bool, secrets: Collection[str], value: Any) -> Any:
     return value if is_callers else _masked(value)
 
 
-def _root_cause(error: BaseException) -> str:
-    """What lies at the bottom of a chain of wrapped errors, in words."""
-    seen = []
-    found: Optional[BaseException] = error
-    while found is not None and found not in seen:
-        seen.append(found)
-        inner = [
-            part
-            for part in (getattr(found, "reason", None),) + found.args[::-1]
-            if isinstance(part, BaseException)
-        ]
-        found = inner[0] if inner else None
-    root = seen[-1]
-    return f"{type(root).__name__}: {root}"
-
-
 class _Body:
     """The body of a request, to be sent once more from where it began.
 
@@ -2837,6 +2894,18 @@ class _Body:
     def rewind(self) -> None:
         for file, position in self._files:
             file.seek(position)
+
+
+def _proxy_in_words(url: Any, proxies: Any) -> str:
+    """The proxy for a URL without its password, and where it was set."""
+    proxy = select_proxy(url, proxies) if proxies else None
+    if not proxy:
+        return ""
+    shown = str(_without_userinfo(proxy))
+    for name in os.environ:
+        if name.lower().endswith("_proxy") and os.environ[name] == proxy:
+            return f"{shown} (environment variable {name})"
+    return shown
 
 
 class _Attempts:
@@ -5119,43 +5188,6 @@ def _attempt_timeout(limits: Any, progress: _Progress) -> _AttemptTimeout:
     return timeout
 
 
-class _DeadlineReader(io.RawIOBase):
-    """Reads from a socket, for no longer than to a deadline.
-
-    However few bytes come at a time: each wait is for what is left.
-    """
-
-    def __init__(self, raw: Any, sock: Any, deadline: _Deadline) -> None:
-        super().__init__()
-        self._raw, self._sock, self._deadline = raw, sock, deadline
-        self._timeout = sock.gettimeout()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Any:
-        _limit_socket(self._sock, self._timeout, self._deadline)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            with contextlib.suppress(OSError):  # It may be closed already.
-                self._sock.settimeout(self._timeout)  # For the next request.
-            self._raw.close()
-        super().close()
-
-
-def _limit_socket(sock: Any, timeout: Any, deadline: _Deadline) -> None:
-    """Let the next operation of a socket end before a deadline.
-
-    :raises socket.timeout: it has passed
-    """
-    left = deadline.left()
-    if left <= 0:
-        raise socket.timeout("the deadline has passed")
-    sock.settimeout(left if timeout is None else min(timeout, left))
-
-
 class _Head:
     """Reads the lines of a response's head, and remembers the last one."""
 
@@ -5316,28 +5348,6 @@ class _PlainConnection(HTTPConnection):
         self.answers += 1
         self.last_used = time.monotonic()
         return answer
-
-
-def _addresses(host: str, port: Any) -> List[str]:
-    """The addresses of a host, or itself where they are not to be had."""
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]"), port, 0, socket.SOCK_STREAM
-        )
-    except (OSError, UnicodeError):
-        return [host]  # So that urllib3 says what is wrong.
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found)) or [host]
-
-
-def _blocks(data: Any) -> Iterator[Any]:
-    """A body in pieces, each of which is sent by one operation."""
-    if hasattr(data, "read"):
-        block = data.read(_READ_SIZE)
-        while block:
-            yield block.encode("latin-1") if isinstance(block, str) else block
-            block = data.read(_READ_SIZE)
-    else:
-        yield data
 
 
 class _SecureConnection(_PlainConnection, HTTPSConnection):
@@ -5589,18 +5599,6 @@ class _Adapter(HTTPAdapter):
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
 
 
-def _proxy_in_words(url: Any, proxies: Any) -> str:
-    """The proxy for a URL without its password, and where it was set."""
-    proxy = select_proxy(url, proxies) if proxies else None
-    if not proxy:
-        return ""
-    shown = str(_without_userinfo(proxy))
-    for name in os.environ:
-        if name.lower().endswith("_proxy") and os.environ[name] == proxy:
-            return f"{shown} (environment variable {name})"
-    return shown
-
-
 def _progress_of(request: Any) -> Optional[_Progress]:
     return getattr(request, "_pdpyras_progress", None)
 
@@ -5627,11 +5625,6 @@ def _use_own_pools(manager: Any) -> None:
 
 
 _POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-
-
-def _forget_connections(adapter: HTTPAdapter) -> None:
-    """Begin with new pools of the same settings, as unpickling does."""
-    adapter.__setstate__(adapter.__getstate__())  # type: ignore
 
 
 _DECODER_LIBRARIES = (
@@ -6135,7 +6128,10 @@ class _FastTransport(_Transport):
         self, request: requests.Request
     ) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
-        prepared.method = _as_str(request.method).upper()
+        method: Any = request.method
+        if isinstance(method, bytes):
+            method = method.decode("latin-1")
+        prepared.method = str(method).upper()
         prepared.url = str(request.url)
         if request.params:
             query: Any = prepared._encode_params(request.params)  # type: ignore
@@ -6193,8 +6189,13 @@ class _FastTransport(_Transport):
 
 
 # ---------------------------------------------------------------------------
-# PDSession
+# Parts of a session
 # ---------------------------------------------------------------------------
+
+
+def _forget_connections(adapter: HTTPAdapter) -> None:
+    """Begin with new pools of the same settings, as unpickling does."""
+    adapter.__setstate__(adapter.__getstate__())  # type: ignore
 
 
 def _copied_jar(cookies: Any) -> Any:
@@ -6288,6 +6289,11 @@ def _key_problem(key: Any) -> str:
         "it has white space, control characters, or characters outside ASCII "
         "in it. Was it read from a file together with its newline?"
     )
+
+
+# ---------------------------------------------------------------------------
+# PDSession
+# ---------------------------------------------------------------------------
 
 
 class PDSession(_FastTransport, _Transport):
@@ -6458,6 +6464,8 @@ class PDSession(_FastTransport, _Transport):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "retry":
             value = _RetryLimits(value)
+        elif name == "api_key":
+            value = _masked(value)  # For who looks at the frames.
         elif name == "url" and not isinstance(value, str):
             value = str(value)
         super().__setattr__(name, value)
@@ -6745,8 +6753,7 @@ class PDSession(_FastTransport, _Transport):
     ) -> Response:
         """Make a request, and repeat it as the settings say.
 
-        All that :meth:`requests.Session.request` takes is taken, and passed
-        on; only headers and query parameters are completed.
+        It takes all that :meth:`requests.Session.request` does.
 
         :param method: HTTP method, in any case
         :param url: path or full URL
@@ -6754,16 +6761,13 @@ class PDSession(_FastTransport, _Transport):
             place of :attr:`deadline`; None is without limit
         :returns: the response, which may have an error status
         :raises PDClientError: the method is not permitted; no answer was
-            received; it is larger than :attr:`max_response_size`; or the
-            request cannot be made of these arguments
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+            received, or a too large one; or the arguments are unusable
+        :raises PDDeadlineError: the deadline has passed, or would
         :raises PDHTTPError: status 401, unless ``retry`` has an entry for it
         :raises PDRateLimitError: the API asks for a longer wait than
             :attr:`max_rate_wait`
         :raises URLError: the URL is outside the API
-        :raises ValueError: headers, parameters, the timeout or the deadline
-            have an unusable type
+        :raises ValueError: an argument has an unusable type
         """
         if args:
             positional, args = list(args), ()
@@ -6965,11 +6969,474 @@ class PDSession(_FastTransport, _Transport):
 
 
 # ---------------------------------------------------------------------------
+# Collections
+# ---------------------------------------------------------------------------
+
+
+def _check_time_left(
+    deadline: Optional[_Deadline], response: Any, count: int
+) -> None:
+    """Ask for no page after the deadline of an iteration.
+
+    :param response: the last page
+    :param count: records that were given
+    """
+    if deadline is not None and deadline.left() <= 0:
+        raise PDDeadlineError(
+            f"{_request_line(response)}: the deadline of {deadline.seconds:g} "
+            f"s has passed. {count} records were given; the next page is not "
+            "asked for.",
+            response,
+        )
+
+
+def _key_of_value(record: Mapping[str, Any], wanted: str) -> str:
+    """The first attribute of a record that has a value, case aside."""
+    for name, value in record.items():
+        if isinstance(value, str) and value.lower() == wanted:
+            return name
+    return ""
+
+
+class _Collections(PDSession):
+    """What an APISession does with lists of records."""
+
+    #: Records that are asked for with each page.
+    default_page_size: int = 100
+    #: Pages that an iteration asks for ahead. 0: each when its first record
+    #: is needed. 1: the next one while one is consumed. 2 to 16: so many at
+    #: once, where the API tells the total of a collection. (The total is then
+    #: asked for; an item_hook is told only if ``total`` was set.)
+    prefetch: int = 0
+    #: False ends an iteration at an error status, instead of raising it.
+    require_complete_results: bool = True
+
+    def iter_all(
+        self,
+        url: str,
+        params: Any = None,
+        page_size: Optional[int] = None,
+        item_hook: Optional[_ItemHook] = None,
+        total: bool = False,
+        json: Any = None,
+        prefetch: Optional[int] = None,
+        paginate: Optional[bool] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+    ) -> Iterator[Any]:
+        """Iterate over the records of a collection, page after page.
+
+        A page is asked for when its first record is needed. Of a collection
+        with classic pagination the API gives the first 10 000 records; that
+        there are more is a :class:`PDIncompleteWarning`.
+
+        :param url: path or URL of the collection
+        :param params: query parameters
+        :param page_size: records to ask for with each page
+        :param item_hook: called with each record, its number from 1, and
+            the total (int), or ``"?"`` where the API does not tell
+        :param total: ask the API for the total
+        :param json: body, at endpoints that are paginated by POST
+        :param prefetch: pages to ask for ahead; see :attr:`prefetch`
+        :param paginate: deprecated; False gives the first page only
+        :param deadline: seconds for the whole iteration, from when its first
+            record is asked for; None is without limit
+        :raises URLError: it is no collection that this client knows
+        :raises ValueError: page size or deadline are no positive number
+        :raises PDDeadlineError: the deadline has passed
+        :raises PDHTTPError: a page has an error status; see also
+            :attr:`require_complete_results`
+        :raises PDServerError: a page is not as the API promises
+        """
+        if paginate is not None:
+            deprecated_kwarg("paginate", "For one page, use rget instead.")
+        url = _url_of(url)
+        path = self.canonical_path(url)
+        if path in CURSOR_BASED_PAGINATION_PATHS and paginate is not False:
+            options = _without_none(prefetch=prefetch)
+            options.update(_passed_on(deadline))
+            options.update(self._page_size_for_cursors(page_size, params))
+            return self.iter_cursor(url, item_hook=item_hook, **options)
+        method = "GET" if json is None else "POST"
+        return self._iterate(
+            url,
+            path,
+            self._collection(method, path),
+            params,
+            page_size,
+            item_hook,
+            prefetch,
+            total=total,
+            json=json,
+            only_first=paginate is False,
+            deadline=deadline,
+        )
+
+    def _page_size_for_cursors(
+        self, page_size: Optional[int], params: Any
+    ) -> Dict[str, Any]:
+        """Arguments for iter_cursor, to which a subclass may have given the
+        signature of 5.x."""
+        parameters = signature(self.iter_cursor).parameters.values()
+        takes_page_size = any(
+            parameter.name == "page_size"
+            or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in parameters
+        )
+        if takes_page_size:
+            return {"params": params, "page_size": page_size}
+        if page_size is not None:
+            params = [*_as_pairs(params), ("limit", page_size)]
+        return {"params": params}
+
+    def iter_cursor(
+        self,
+        url: str,
+        params: Any = None,
+        page_size: Any = None,
+        item_hook: Optional[_ItemHook] = None,
+        prefetch: Optional[int] = None,
+        attribute: Optional[str] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+    ) -> Iterator[Any]:
+        """Iterate over the records of a collection with cursors.
+
+        :param url: path or URL of the collection
+        :param params: query parameters
+        :param page_size: records to ask for with each page
+        :param item_hook: called with each record, its number from 1, and
+            ``"?"``
+        :param prefetch: pages to ask for ahead, in place of
+            :attr:`prefetch`; with cursors, one at most is possible
+        :param attribute: deprecated; name of the property with the records
+        :param deadline: seconds for the whole iteration; see
+            :meth:`iter_all`
+        :raises URLError: it is no collection that is paginated by cursor
+        :raises ValueError: the page size is no positive int, or the deadline
+            no positive number
+        :raises PDDeadlineError: the deadline has passed
+        :raises PDHTTPError: a page has an error status; see also
+            :attr:`require_complete_results`
+        :raises PDServerError: a page is not as the API promises
+        """
+        if attribute is not None:
+            deprecated_kwarg("attribute", "The tables know the wrapper.")
+        if callable(page_size) and item_hook is None:
+            page_size, item_hook = None, page_size  # The order of 5.x.
+        url = _url_of(url)
+        path = self.canonical_path(url)
+        if path not in CURSOR_BASED_PAGINATION_PATHS:
+            raise URLError(
+                f"{path} is not paginated by cursor. If the API says that "
+                "it is, append it to pdpyras.CURSOR_BASED_PAGINATION_PATHS."
+            )
+        operation = self._collection("GET", path)
+        if attribute:
+            operation = operation._replace(response=attribute)
+        return self._iterate(
+            url,
+            path,
+            operation,
+            params,
+            page_size,
+            item_hook,
+            prefetch,
+            deadline=deadline,
+        )
+
+    iter_history = _HistoryMethods.iter_history
+    plan_history = _HistoryMethods.plan_history
+
+    def list_all(self, url: str, **kwargs: Any) -> List[Any]:
+        """All records of a collection.
+
+        :param url: path or URL of the collection
+        :param kwargs: as for :meth:`iter_all`
+        :returns: the records, in the order of the API
+        :raises PDClientError: as :meth:`iter_all` does; the records before
+            the error are lost then
+        """
+        return list(self.iter_all(url, **kwargs))
+
+    def dict_all(
+        self, path: str, by: str = "id", **kwargs: Any
+    ) -> Dict[Any, Any]:
+        """All records of a collection, by the value of an attribute.
+
+        :param path: path or URL of the collection
+        :param by: name of the attribute; of equal values the last one wins
+        :param kwargs: as for :meth:`iter_all`
+        :returns: the records by that value
+        :raises KeyError: a record lacks the attribute
+        :raises PDClientError: as :meth:`iter_all` does
+        """
+        return {item[by]: item for item in self.iter_all(path, **kwargs)}
+
+    def find(
+        self,
+        resource: str,
+        query: Any,
+        attribute: str = "name",
+        params: Any = None,
+        prefetch: Optional[int] = None,
+        deadline: Optional[float] = _SESSION_DEADLINE,
+    ) -> Optional[Any]:
+        """The first record whose attribute is the query, case aside.
+
+        :param resource: path of the collection
+        :param query: the whole value; also sent as ``query``, by which the
+            API narrows the records down
+        :param attribute: name of the attribute; records without it are
+            passed over
+        :param params: more query parameters
+        :param prefetch: pages to ask for ahead, in place of
+            :attr:`prefetch`
+        :param deadline: seconds for the whole search, in place of
+            :attr:`deadline`; None is without limit
+        :returns: the record, or None
+        :raises PDIncompleteError: it was not found, but not all records were
+            seen (see also :attr:`require_complete_results`)
+        :raises PDClientError: as :meth:`iter_all` does
+        """
+        wanted = str(query).lower()
+        pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
+        pairs.append(("query", query))
+        options = _without_none(prefetch=prefetch)
+        options.update(_passed_on(deadline))
+        params = _as_params(pairs)
+        records = self.iter_all(resource, params=params, **options)
+        other = ""  # An attribute that has the value instead.
+        for item in records:
+            values = item if isinstance(item, dict) else {}
+            value = values.get(attribute)
+            if value is not None and str(value).lower() == wanted:
+                return item
+            other = other or _key_of_value(values, wanted)
+        self._refuse_half_an_answer(resource, records)
+        if other and other != attribute:
+            _warn(
+                self.log,
+                f"No {attribute!r} in {resource} is {query!r}, but there is "
+                f"an {other!r} that is: pass attribute={other!r}.",
+            )
+        return None
+
+    def _refuse_half_an_answer(self, resource: str, records: Any) -> None:
+        """See that an iteration has seen all records.
+
+        :raises PDIncompleteError: it has not
+        """
+        try:
+            shortfall = _outcomes[records].shortfall
+        except (KeyError, TypeError):
+            return  # A subclass has another iter_all.
+        if shortfall and self._requires_all():
+            raise PDIncompleteError(
+                f"What is asked for may be in {resource}, but not all of that "
+                f"was seen. {shortfall}"
+            )
+
+    def _shared_deadline(self, seconds: Any) -> Dict[str, Any]:
+        """The keyword argument for several requests that end together.
+
+        Where there is nothing to say it is left out: a method that a
+        subclass or a test has put in need not know it.
+        """
+        if seconds is _SESSION_DEADLINE and self.deadline is None:
+            return {}
+        return {"deadline": self._begin_deadline(seconds)}
+
+    def _collection(self, method: str, path: str) -> _Operation:
+        """How a collection's records, named by the wrapper, are asked for.
+
+        :raises URLError: it is no collection
+        """
+        operation = _operation(method, path) or _Operation()
+        if operation.pagination == "starting_after" and method == "POST":
+            # 5.x gave the whole body to rpost, and so do we; its records
+            # are at the same place at all these endpoints.
+            return operation._replace(response=operation.response or "data")
+        if method == "POST" or not _is_collection(path, operation):
+            raise URLError(
+                f"{method} {path} gives no collection that this client could "
+                "iterate over. Use rget; or pass json= where a collection is "
+                "asked for by POST."
+            )
+        if path in CURSOR_BASED_PAGINATION_PATHS:
+            return operation._replace(pagination="cursor")
+        return operation
+
+    def _page_limit(
+        self,
+        pairs: List[Tuple[str, Any]],
+        page_size: Optional[int],
+        operation: _Operation,
+    ) -> int:
+        """Records to ask for with each page, as the endpoint allows."""
+        if page_size is None:
+            page_size = self.default_page_size
+        wanted = _whole_number("page_size", page_size, 1)
+        limit = _pop(pairs, "limit")
+        if limit is not None:
+            wanted = _whole_number("limit", limit, 1)
+        return min(wanted, operation.max_limit)
+
+    def _iterate(
+        self,
+        url: str,
+        path: str,
+        operation: _Operation,
+        params: Any,
+        page_size: Optional[int],
+        item_hook: Optional[_ItemHook],
+        prefetch: Optional[int],
+        total: bool = False,
+        json: Any = None,
+        only_first: bool = False,
+        deadline: Any = _SESSION_DEADLINE,
+    ) -> Iterator[Any]:
+        """Check what is asked for, and iterate over the records."""
+        endpoint, pairs = _split_query(url, params)
+        if json is not None and not isinstance(json, abc.Mapping):
+            raise ValueError(
+                f"json must be a dict, not {type(json).__name__}."
+            )
+        if json is not None and "limit" in json:
+            pairs.append(("limit", json["limit"]))
+        limit = self._page_limit(pairs, page_size, operation)
+        pairs = self._filled_params(pairs)  # Once, and not with each page.
+        position = _PAGE_POSITIONS[operation.pagination](
+            path, pairs, limit, total, json
+        )
+        ahead = _requests_ahead(self, prefetch)
+        self._begin_deadline(deadline)  # So that a wrong one is said at once.
+        located = _locate(self.url, endpoint)
+        open_source = partial(
+            self._open_source,
+            located,
+            operation.response,
+            0 if only_first else ahead,
+        )
+        outcome = _Outcome()
+        records = self._records(
+            position, open_source, item_hook, only_first, deadline, outcome
+        )
+        _outcomes[records] = outcome
+        return records
+
+    def _open_source(
+        self, url: _LocatedURL, wrapper: Any, ahead: int, options: Any
+    ) -> _PagesOnDemand:
+        """Where the pages of an iteration come from.
+
+        :param ahead: pages to ask for ahead
+        :param options: keyword arguments of the requests
+        """
+        fetch = partial(self._fetch_page, url, wrapper, options)
+        if not ahead:
+            return _PagesOnDemand(fetch)
+        url.unwanted = threading.Event()
+        return _PagesAhead(fetch, ahead, url.unwanted)
+
+    def _records(
+        self,
+        position: Optional[_PagePosition],
+        open_source: Callable[[Dict[str, Any]], _PagesOnDemand],
+        item_hook: Optional[_ItemHook],
+        only_first: bool,
+        deadline: Any,
+        outcome: _Outcome,
+    ) -> Iterator[Any]:
+        """The records of all pages, from a position on."""
+        count = 0
+        if position is not None and position.refusal:
+            outcome.shortfall = position.refusal
+            _warn(self.log, position.refusal, PDIncompleteWarning)
+            return
+        options = self._shared_deadline(deadline)
+        source = open_source(options)
+        try:
+            while position is not None:
+                page = self._page_or_end(source, position, outcome)
+                if page is None:
+                    return
+                source.consuming(position, page)
+                total = page.total
+                for record in page.records:
+                    count += 1
+                    if item_hook is not None:
+                        item_hook(record, count, total)
+                    yield record
+                record = None  # Else crash reports would send it.
+                if only_first:
+                    return
+                shortfall = position.shortfall(page)
+                if shortfall:
+                    if position.is_paginated:
+                        outcome.shortfall = shortfall
+                    _warn(self.log, shortfall, PDIncompleteWarning)
+                position = position.next_page(page)
+                if position is not None and options:
+                    _check_time_left(options["deadline"], page.response, count)
+                del page  # Let go of this page before the next one is read.
+        finally:
+            source.close()
+
+    def _page_or_end(
+        self,
+        source: _PagesOnDemand,
+        position: _PagePosition,
+        outcome: _Outcome,
+    ) -> Optional[_Page]:
+        """The page; None: an error status ends the iteration."""
+        try:
+            return source.page(position)
+        except PDHTTPError as error:
+            is_status = error.response.status_code // 100 != 2
+            if self._requires_all() or not is_status:
+                raise
+            outcome.shortfall = f"The results are incomplete: {error}"
+            _warn(self.log, outcome.shortfall, PDIncompleteWarning)
+            return None
+
+    def _requires_all(self) -> bool:
+        # A class may have the 4.x name set to a value, in place of ours.
+        old = getattr(type(self), "raise_if_http_error", None)
+        return old if isinstance(old, bool) else self.require_complete_results
+
+    def _fetch_page(
+        self,
+        url: str,
+        wrapper: Any,
+        options: Dict[str, Any],
+        query: Any,
+        body: Any,
+    ) -> _Page:
+        params = _as_params(query)
+        if body is None:
+            response = self.get(url, params=params, **options)
+        else:
+            response = self.post(url, json=body, params=params, **options)
+        return _read_page(successful_response(response), wrapper)
+
+
+# ---------------------------------------------------------------------------
 # APISession
 # ---------------------------------------------------------------------------
 
 
-class APISession(PDSession):
+def _is_within(part: Any, whole: Any) -> bool:
+    """Would setting the part change nothing of the whole?"""
+    if isinstance(part, abc.Mapping) and isinstance(whole, abc.Mapping):
+        return all(
+            key in whole and _is_within(value, whole[key])
+            for key, value in part.items()
+        )
+    if isinstance(part, (list, tuple)) and isinstance(whole, list):
+        return len(part) == len(whole) and all(map(_is_within, part, whole))
+    return bool(part == whole)
+
+
+class APISession(_Collections):
     """Client of the REST API v2.
 
     ``get``, ``post``, ``put``, ``patch``, ``delete`` and ``request`` return
@@ -7003,17 +7470,8 @@ class APISession(PDSession):
     )
     url = "https://api.pagerduty.com"
 
-    #: Records that are asked for with each page.
-    default_page_size: int = 100
     #: E-mail address that is sent as ``From``, or None.
     default_from: Optional[str] = None
-    #: Pages that an iteration asks for ahead. 0: each when its first record
-    #: is needed. 1: the next one while one is consumed. 2 to 16: so many at
-    #: once, where the API tells the total of a collection. (The total is then
-    #: asked for; an item_hook is told only if ``total`` was set.)
-    prefetch: int = 0
-    #: False ends an iteration at an error status, instead of raising it.
-    require_complete_results: bool = True
     #: Requests made, by ``METHOD path``.
     api_call_counts: Dict[str, int]
     #: Seconds spent waiting for answers, by ``METHOD path``.
@@ -7348,235 +7806,6 @@ class APISession(PDSession):
         located, kwargs, _ = _wrapped_request(self, "DELETE", url, kwargs)
         return self.delete(located, **kwargs)
 
-    # -- Collections --------------------------------------------------------
-
-    def iter_all(
-        self,
-        url: str,
-        params: Any = None,
-        page_size: Optional[int] = None,
-        item_hook: Optional[_ItemHook] = None,
-        total: bool = False,
-        json: Any = None,
-        prefetch: Optional[int] = None,
-        paginate: Optional[bool] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
-        """Iterate over the records of a collection, page after page.
-
-        A page is asked for when its first record is needed. The API gives
-        the first 10 000 records of a collection with classic pagination; a
-        warning is logged if there are more.
-
-        :param url: path or URL of the collection
-        :param params: query parameters
-        :param page_size: records to ask for with each page
-        :param item_hook: called with each record, its number from 1, and
-            the total (int), or ``"?"`` where the API does not tell
-        :param total: ask the API for the total
-        :param json: body, at endpoints that are paginated by POST
-        :param prefetch: pages to ask for ahead, in place of
-            :attr:`prefetch`
-        :param paginate: deprecated; False gives the first page only
-        :param deadline: seconds in which the whole iteration ends, counted
-            from when its first record is asked for, in place of
-            :attr:`deadline`; None is without limit
-        :raises URLError: it is no collection that this client knows
-        :raises ValueError: the page size is no positive int, or the deadline
-            no positive number
-        :raises PDDeadlineError: the deadline has passed; it comes after the
-            records of the pages before
-        :raises PDHTTPError: a page has an error status; see also
-            :attr:`require_complete_results`
-        :raises PDServerError: a page is not as the API promises
-        """
-        if paginate is not None:
-            deprecated_kwarg("paginate", "For one page, use rget instead.")
-        url = _url_of(url)
-        path = self.canonical_path(url)
-        if path in CURSOR_BASED_PAGINATION_PATHS and paginate is not False:
-            options = _without_none(prefetch=prefetch)
-            if self._takes_page_size():
-                options["page_size"] = page_size
-            elif page_size is not None:
-                params = [*_as_pairs(params), ("limit", page_size)]
-            return self.iter_cursor(
-                url,
-                params=params,
-                item_hook=item_hook,
-                **options,
-                **_passed_on(deadline),
-            )
-        method = "GET" if json is None else "POST"
-        return self._iterate(
-            url,
-            path,
-            self._collection(method, path),
-            params,
-            page_size,
-            item_hook,
-            prefetch,
-            total=total,
-            json=json,
-            only_first=paginate is False,
-            deadline=deadline,
-        )
-
-    def _takes_page_size(self) -> bool:
-        """Has no subclass given iter_cursor the signature of 5.x?"""
-        return any(
-            parameter.name == "page_size"
-            or parameter.kind is parameter.VAR_KEYWORD
-            for parameter in signature(self.iter_cursor).parameters.values()
-        )
-
-    def iter_cursor(
-        self,
-        url: str,
-        params: Any = None,
-        page_size: Any = None,
-        item_hook: Optional[_ItemHook] = None,
-        prefetch: Optional[int] = None,
-        attribute: Optional[str] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
-        """Iterate over the records of a collection with cursors.
-
-        :param url: path or URL of the collection
-        :param params: query parameters
-        :param page_size: records to ask for with each page
-        :param item_hook: called with each record, its number from 1, and
-            ``"?"``
-        :param prefetch: pages to ask for ahead, in place of
-            :attr:`prefetch`; with cursors, one at most is possible
-        :param attribute: deprecated; name of the property with the records
-        :param deadline: seconds for the whole iteration; see
-            :meth:`iter_all`
-        :raises URLError: it is no collection that is paginated by cursor
-        :raises ValueError: the page size is no positive int, or the deadline
-            no positive number
-        :raises PDDeadlineError: the deadline has passed
-        :raises PDHTTPError: a page has an error status; see also
-            :attr:`require_complete_results`
-        :raises PDServerError: a page is not as the API promises
-        """
-        if attribute is not None:
-            deprecated_kwarg("attribute", "The tables know the wrapper.")
-        if callable(page_size) and item_hook is None:
-            page_size, item_hook = None, page_size  # The order of 5.x.
-        url = _url_of(url)
-        path = self.canonical_path(url)
-        if path not in CURSOR_BASED_PAGINATION_PATHS:
-            raise URLError(
-                f"{path} is not paginated by cursor. If the API says that "
-                "it is, append it to pdpyras.CURSOR_BASED_PAGINATION_PATHS."
-            )
-        operation = self._collection("GET", path)
-        if attribute:
-            operation = operation._replace(response=attribute)
-        return self._iterate(
-            url,
-            path,
-            operation,
-            params,
-            page_size,
-            item_hook,
-            prefetch,
-            deadline=deadline,
-        )
-
-    iter_history = _HistoryMethods.iter_history
-    plan_history = _HistoryMethods.plan_history
-
-    def list_all(self, url: str, **kwargs: Any) -> List[Any]:
-        """All records of a collection.
-
-        :param url: path or URL of the collection
-        :param kwargs: as for :meth:`iter_all`
-        :returns: the records, in the order of the API
-        :raises PDClientError: as :meth:`iter_all` does; the records before
-            the error are lost then
-        """
-        return list(self.iter_all(url, **kwargs))
-
-    def dict_all(
-        self, path: str, by: str = "id", **kwargs: Any
-    ) -> Dict[Any, Any]:
-        """All records of a collection, by the value of an attribute.
-
-        :param path: path or URL of the collection
-        :param by: name of the attribute; of equal values the last one wins
-        :param kwargs: as for :meth:`iter_all`
-        :returns: the records by that value
-        :raises KeyError: a record lacks the attribute
-        :raises PDClientError: as :meth:`iter_all` does
-        """
-        return {item[by]: item for item in self.iter_all(path, **kwargs)}
-
-    def find(
-        self,
-        resource: str,
-        query: Any,
-        attribute: str = "name",
-        params: Any = None,
-        prefetch: Optional[int] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Optional[Any]:
-        """The first record whose attribute is the query, case aside.
-
-        :param resource: path of the collection
-        :param query: the whole value; also sent as ``query``, by which the
-            API narrows the records down
-        :param attribute: name of the attribute; records without it are
-            passed over
-        :param params: more query parameters
-        :param prefetch: pages to ask for ahead, in place of
-            :attr:`prefetch`
-        :param deadline: seconds for the whole search, in place of
-            :attr:`deadline`; None is without limit
-        :returns: the record, or None
-        :raises PDIncompleteError: it was not found, but not all records were
-            seen (see also :attr:`require_complete_results`)
-        :raises PDClientError: as :meth:`iter_all` does
-        """
-        wanted = str(query).lower()
-        pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
-        pairs.append(("query", query))
-        options = _without_none(prefetch=prefetch)
-        options.update(_passed_on(deadline))
-        params = _as_params(pairs)
-        records = self.iter_all(resource, params=params, **options)
-        other = ""  # An attribute that has the value instead.
-        for item in records:
-            values = item if isinstance(item, dict) else {}
-            value = values.get(attribute)
-            if value is not None and str(value).lower() == wanted:
-                return item
-            other = other or _key_of_value(values, wanted)
-        self._refuse_half_an_answer(resource, records)
-        if other and other != attribute:
-            _warn(
-                self.log,
-                f"No {attribute!r} in {resource} is {query!r}, but there is "
-                f"an {other!r} that is: pass attribute={other!r}.",
-            )
-        return None
-
-    def _refuse_half_an_answer(self, resource: str, records: Any) -> None:
-        """See that an iteration has seen all records.
-
-        :raises PDIncompleteError: it has not
-        """
-        try:
-            shortfall = _outcomes[records].shortfall
-        except (KeyError, TypeError):
-            return  # A subclass has another iter_all.
-        if shortfall and self._requires_all():
-            raise PDIncompleteError(
-                f"What is asked for may be in {resource}, but not all of that "
-                f"was seen. {shortfall}"
-            )
-
     def persist(
         self,
         resource: str,
@@ -7613,229 +7842,9 @@ class APISession(PDSession):
             return self.rput(target, json=changed, **options)
         return existing
 
-    def _shared_deadline(self, seconds: Any) -> Dict[str, Any]:
-        """The keyword argument for several requests that end together.
-
-        Where there is nothing to say it is left out: a method that a
-        subclass or a test has put in need not know it.
-        """
-        if seconds is _SESSION_DEADLINE and self.deadline is None:
-            return {}
-        return {"deadline": self._begin_deadline(seconds)}
-
-    def _collection(self, method: str, path: str) -> _Operation:
-        """How a collection's records, named by the wrapper, are asked for.
-
-        :raises URLError: it is no collection
-        """
-        operation = _operation(method, path) or _Operation()
-        if operation.pagination == "starting_after" and method == "POST":
-            # 5.x gave the whole body to rpost, and so do we; its records
-            # are at the same place at all these endpoints.
-            return operation._replace(response=operation.response or "data")
-        if method == "POST" or not _is_collection(path, operation):
-            raise URLError(
-                f"{method} {path} gives no collection that this client could "
-                "iterate over. Use rget; or pass json= where a collection is "
-                "asked for by POST."
-            )
-        if path in CURSOR_BASED_PAGINATION_PATHS:
-            return operation._replace(pagination="cursor")
-        return operation
-
-    def _page_limit(
-        self,
-        pairs: List[Tuple[str, Any]],
-        page_size: Optional[int],
-        operation: _Operation,
-    ) -> int:
-        """Records to ask for with each page, as the endpoint allows."""
-        if page_size is None:
-            page_size = self.default_page_size
-        wanted = _whole_number("page_size", page_size, 1)
-        limit = _pop(pairs, "limit")
-        if limit is not None:
-            wanted = _whole_number("limit", limit, 1)
-        return min(wanted, operation.max_limit)
-
-    def _iterate(
-        self,
-        url: str,
-        path: str,
-        operation: _Operation,
-        params: Any,
-        page_size: Optional[int],
-        item_hook: Optional[_ItemHook],
-        prefetch: Optional[int],
-        total: bool = False,
-        json: Any = None,
-        only_first: bool = False,
-        deadline: Any = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
-        """Check what is asked for, and iterate over the records."""
-        endpoint, pairs = _split_query(url, params)
-        if json is not None and not isinstance(json, abc.Mapping):
-            raise ValueError(
-                f"json must be a dict, not {type(json).__name__}."
-            )
-        if json is not None and "limit" in json:
-            pairs.append(("limit", json["limit"]))
-        limit = self._page_limit(pairs, page_size, operation)
-        pairs = self._filled_params(pairs)  # Once, and not with each page.
-        position = _PAGE_POSITIONS[operation.pagination](
-            path, pairs, limit, total, json
-        )
-        ahead = _requests_ahead(self, prefetch)
-        self._begin_deadline(deadline)  # So that a wrong one is said at once.
-        located = _locate(self.url, endpoint)
-        open_source = partial(
-            self._open_source,
-            located,
-            operation.response,
-            0 if only_first else ahead,
-        )
-        outcome = _Outcome()
-        records = self._records(
-            position, open_source, item_hook, only_first, deadline, outcome
-        )
-        _outcomes[records] = outcome
-        return records
-
-    def _open_source(
-        self, url: _LocatedURL, wrapper: Any, ahead: int, options: Any
-    ) -> _PagesOnDemand:
-        """Where the pages of an iteration come from.
-
-        :param ahead: pages to ask for ahead
-        :param options: keyword arguments of the requests
-        """
-        fetch = partial(self._fetch_page, url, wrapper, options)
-        if not ahead:
-            return _PagesOnDemand(fetch)
-        url.unwanted = threading.Event()
-        return _PagesAhead(fetch, ahead, url.unwanted)
-
-    def _records(
-        self,
-        position: Optional[_PagePosition],
-        open_source: Callable[[Dict[str, Any]], _PagesOnDemand],
-        item_hook: Optional[_ItemHook],
-        only_first: bool,
-        deadline: Any,
-        outcome: _Outcome,
-    ) -> Iterator[Any]:
-        """The records of all pages, from a position on."""
-        count = 0
-        if position is not None and position.refusal:
-            outcome.shortfall = position.refusal
-            _warn(self.log, position.refusal, PDIncompleteWarning)
-            return
-        options = self._shared_deadline(deadline)
-        source = open_source(options)
-        try:
-            while position is not None:
-                page = self._page_or_end(source, position, outcome)
-                if page is None:
-                    return
-                source.consuming(position, page)
-                total = page.total
-                for record in page.records:
-                    count += 1
-                    if item_hook is not None:
-                        item_hook(record, count, total)
-                    yield record
-                record = None  # Else crash reports would send it.
-                if only_first:
-                    return
-                shortfall = position.shortfall(page)
-                if shortfall:
-                    if position.is_paginated:
-                        outcome.shortfall = shortfall
-                    _warn(self.log, shortfall, PDIncompleteWarning)
-                position = position.next_page(page)
-                if position is not None and options:
-                    _check_time_left(options["deadline"], page.response, count)
-                del page  # Let go of this page before the next one is read.
-        finally:
-            source.close()
-
-    def _page_or_end(
-        self,
-        source: _PagesOnDemand,
-        position: _PagePosition,
-        outcome: _Outcome,
-    ) -> Optional[_Page]:
-        """The page; None: an error status ends the iteration."""
-        try:
-            return source.page(position)
-        except PDHTTPError as error:
-            is_status = error.response.status_code // 100 != 2
-            if self._requires_all() or not is_status:
-                raise
-            outcome.shortfall = f"The results are incomplete: {error}"
-            _warn(self.log, outcome.shortfall, PDIncompleteWarning)
-            return None
-
-    def _requires_all(self) -> bool:
-        # A class may have the 4.x name set to a value, in place of ours.
-        old = getattr(type(self), "raise_if_http_error", None)
-        return old if isinstance(old, bool) else self.require_complete_results
-
-    def _fetch_page(
-        self,
-        url: str,
-        wrapper: Any,
-        options: Dict[str, Any],
-        query: Any,
-        body: Any,
-    ) -> _Page:
-        params = _as_params(query)
-        if body is None:
-            response = self.get(url, params=params, **options)
-        else:
-            response = self.post(url, json=body, params=params, **options)
-        return _read_page(successful_response(response), wrapper)
-
-
-def _check_time_left(
-    deadline: Optional[_Deadline], response: Any, count: int
-) -> None:
-    """Ask for no page after the deadline of an iteration.
-
-    :param response: the last page
-    :param count: records that were given
-    """
-    if deadline is not None and deadline.left() <= 0:
-        raise PDDeadlineError(
-            f"{_request_line(response)}: the deadline of {deadline.seconds:g} "
-            f"s has passed. {count} records were given; the next page is not "
-            "asked for.",
-            response,
-        )
-
-
-def _is_within(part: Any, whole: Any) -> bool:
-    """Would setting the part change nothing of the whole?"""
-    if isinstance(part, abc.Mapping) and isinstance(whole, abc.Mapping):
-        return all(
-            key in whole and _is_within(value, whole[key])
-            for key, value in part.items()
-        )
-    if isinstance(part, (list, tuple)) and isinstance(whole, list):
-        return len(part) == len(whole) and all(map(_is_within, part, whole))
-    return bool(part == whole)
-
-
-def _key_of_value(record: Mapping[str, Any], wanted: str) -> str:
-    """The first attribute of a record that has a value, case aside."""
-    for name, value in record.items():
-        if isinstance(value, str) and value.lower() == wanted:
-            return name
-    return ""
-
 
 # ---------------------------------------------------------------------------
-# Events
+# Events that fit
 # ---------------------------------------------------------------------------
 #
 # The Events API refuses an event that is too large, and then nobody is paged.
@@ -8177,6 +8186,11 @@ def _answer_object(response: Any) -> Dict[str, Any]:
 _guarding = threading.local()
 
 
+# ---------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------
+
+
 class _EventsSession(PDSession):
     """What the clients of the Events API v2 share.
 
@@ -8464,8 +8478,7 @@ class EventsAPISession(_EventsSession):
             severity is none of these; payload or custom_details is no dict;
             or the event is larger than the API takes, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         """
         content = {"summary": summary, "source": source, "severity": severity}
         more = _without_none(
@@ -8498,8 +8511,7 @@ class EventsAPISession(_EventsSession):
         :returns: the same
         :raises PDInputError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         """
         options = _passed_on(deadline)
         return self.send_event("acknowledge", dedup_key=dedup_key, **options)
@@ -8517,8 +8529,7 @@ class EventsAPISession(_EventsSession):
         :returns: the same
         :raises PDInputError: the dedup_key is empty
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         """
         options = _passed_on(deadline)
         return self.send_event("resolve", dedup_key=dedup_key, **options)
@@ -8544,8 +8555,7 @@ class EventsAPISession(_EventsSession):
             missing or over 255 characters; payload or custom_details is no
             dict; or the event is too large, and cannot be shortened
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         """
         actions = ("trigger", "acknowledge", "resolve")
         if action not in actions:
@@ -8644,8 +8654,7 @@ class ChangeEventsAPISession(_EventsSession):
         :returns: the id of the event, if the API tells
         :raises PDInputError: custom_details is no dict
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         """
         payload = {
             "summary": summary,
@@ -8674,8 +8683,7 @@ class ChangeEventsAPISession(_EventsSession):
         :returns: the id of the event, if the API tells
         :raises PDInputError: payload or custom_details is no dict
         :raises PDHTTPError: the API refuses the event
-        :raises PDDeadlineError: the deadline has passed, or the next attempt
-            would begin after it
+        :raises PDDeadlineError: the deadline has passed, or would
         :raises PDServerError: the answer is no object
         """
         properties = _masked_json(properties)
