@@ -71,6 +71,7 @@ from inspect import (
 from operator import itemgetter
 from random import random
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Collection,
@@ -5543,7 +5544,6 @@ class _Adapter(HTTPAdapter):
             return super().send(
                 request, stream, timeout, verify, cert, proxies
             )
-        progress.proxy = _proxy_in_words(request.url, proxies)
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -5554,6 +5554,7 @@ class _Adapter(HTTPAdapter):
             if not stream:
                 _read_whole(response, progress)
         except BaseException as error:
+            progress.proxy = _proxy_in_words(request.url, proxies)
             _strip_error(
                 error,
                 handled,
@@ -6198,6 +6199,15 @@ def _forget_connections(adapter: HTTPAdapter) -> None:
     adapter.__setstate__(adapter.__getstate__())  # type: ignore
 
 
+if TYPE_CHECKING:  # Python before 3.8 has no protocols.
+    from typing import Protocol
+
+    class _Credential(Protocol):
+        def token(self) -> str: ...
+
+        def renew(self, refused: str) -> None: ...
+
+
 def _copied_jar(cookies: Any) -> Any:
     """The same cookies, with a lock of their own."""
     if hasattr(cookies, "copy"):
@@ -6395,7 +6405,7 @@ class PDSession(_FastTransport, _Transport):
 
     def __init__(
         self,
-        api_key: Any,
+        api_key: Union[str, "_Credential"],
         debug: bool = False,
         name: Optional[str] = None,
         url: Any = None,
@@ -6502,7 +6512,7 @@ class PDSession(_FastTransport, _Transport):
     # -- Credentials --------------------------------------------------------
 
     @property
-    def api_key(self) -> Any:
+    def api_key(self) -> str:
         """The credential of the API; of an object that renews it, its token.
 
         :raises PDClientError: as the object does
@@ -6512,7 +6522,7 @@ class PDSession(_FastTransport, _Transport):
         return str(self._api_key)
 
     @api_key.setter
-    def api_key(self, api_key: Any) -> None:
+    def api_key(self, api_key: Union[str, "_Credential"]) -> None:
         api_key = _masked(api_key)
         if hasattr(api_key, "token") and hasattr(api_key, "renew"):
             self._api_key, self._credential = _Secret(), api_key
@@ -7500,7 +7510,7 @@ class APISession(_Collections):
 
     def __init__(
         self,
-        api_key: Any,
+        api_key: Union[str, "_Credential"],
         default_from: Optional[str] = None,
         auth_type: str = "token",
         debug: bool = False,
@@ -8221,7 +8231,7 @@ class _EventsSession(PDSession):
 
     def __init__(
         self,
-        api_key: Any,
+        api_key: Union[str, "_Credential"],
         debug: bool = False,
         name: Optional[str] = None,
         url: Any = None,
