@@ -1475,7 +1475,7 @@ class _OAuth:
 
     def check(self, key: str) -> None:
         """Refuse an access token that has ended."""
-        if self.clock() >= self._ends.get(key, math.inf):
+        if key in self._ends and self.clock() >= self._ends[key]:
             raise _error(401, "The access token has ended or was revoked")
 
     def revoke(self) -> None:

@@ -644,7 +644,7 @@ def test_without_a_deadline_stand_ins_need_not_know_it(session):
         text = '{"users": []}'
 
         def json(self):
-            return {"users": []}
+            return {"users": [], "more": False}
 
     session.get = lambda url, params=None: Answered()
     assert session.list_all("users") == []

@@ -83,7 +83,12 @@ def test_one_fault_is_cured_without_the_caller_noticing(faults, outcomes):
         cell for cell in outcomes if not cell.lasting and cell.fault != "drip"
     ]
     results = [outcomes[cell].result for cell in once]
-    not_curable = [cell for cell in once if faults.looks_whole(cell)]
+    not_curable = [
+        cell
+        for cell in once
+        if faults.looks_whole(cell)
+        or (cell.stage, cell.fault) == ("tls", "garbage")
+    ]
     assert results.count("answer") >= len(once) - len(not_curable)
 
 
@@ -102,8 +107,8 @@ def test_the_matrix_has_a_time_limit_of_its_own():
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60
     )
     assert done.returncode == 1
-    assert b"Timeout (0:00:00" in done.stderr
-    assert b"most recent call first" in done.stderr
+    assert b"Timeout: the time limit has passed" in done.stderr
+    assert b"Thread MainThread" in done.stderr
 
 
 def test_the_table_has_a_row_a_stage_and_a_column_a_fault(faults, outcomes):

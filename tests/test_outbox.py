@@ -4,6 +4,7 @@ What kills processes at random, and before each system call, is in
 ``tests/long/kill.py``, of which a short run is here.
 """
 
+import functools
 import json
 import logging
 import multiprocessing
@@ -816,6 +817,21 @@ def full_disk(alerts, path):
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def restores_the_disk(test):
+    """End the limit with the test itself: pytest writes to a file, too."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            return test(*args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return run
+
+
+@restores_the_disk
 def test_a_full_disk_at_the_first_event(alerts, api, full_disk, recwarn):
     full_disk()
     assert trigger(alerts, "k") == "k"
@@ -825,6 +841,7 @@ def test_a_full_disk_at_the_first_event(alerts, api, full_disk, recwarn):
     assert warning.filename == __file__
 
 
+@restores_the_disk
 def test_a_full_disk_and_no_network_raise(alerts, api, full_disk):
     full_disk()
     api.answers[None] = 503
@@ -836,6 +853,7 @@ def test_a_full_disk_and_no_network_raise(alerts, api, full_disk):
 
 
 @pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+@restores_the_disk
 def test_a_full_disk_lets_nothing_overtake_what_waits(alerts, api, full_disk):
     api.answers["k"] = 503
     trigger(alerts, "k")
@@ -848,6 +866,7 @@ def test_a_full_disk_lets_nothing_overtake_what_waits(alerts, api, full_disk):
 
 
 @pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+@restores_the_disk
 def test_what_was_delivered_is_remembered_while_the_disk_is_full(
     alerts, api, full_disk
 ):

@@ -18,12 +18,13 @@ printed in full. It is 1 as well if the matrix has not ended by itself after
 
 import argparse
 import concurrent.futures
-import faulthandler
 import gzip
 import math
+import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import (
     Any,
@@ -170,6 +171,9 @@ def promise(
         # No time limit but the deadline ends it, and nothing is left then.
         bound += settings.deadline
         return frozenset(["PDDeadlineError"]), range(1, 2), bound
+    if (cell.stage, cell.fault) == ("tls", "garbage"):
+        # It cannot be told from a port that does not speak TLS at all.
+        return frozenset(["PDClientError"]), range(1, 2), bound
     if cell.stage == "idle":
         return frozenset(["answer"]), range(needed, 2 * needed + 1), bound
     if looks_whole(cell):
@@ -450,6 +454,16 @@ def _needed(cell: Cell) -> int:
     return RECORDS // PAGE_SIZE - 1 if cell.method == "iteration" else 1
 
 
+def end_with_stacks() -> None:
+    """Print where each thread is, and end at once."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        print(f"\nThread {names.get(ident)}:", file=sys.stderr)
+        traceback.print_stack(frame)
+    print("Timeout: the time limit has passed.", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> int:
     """Print the matrix; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -459,10 +473,12 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=LIMIT)
     options = parser.parse_args()
     settings = QUICK if options.quick else Settings()
-    faulthandler.dump_traceback_later(options.limit, exit=True)
+    limit = threading.Timer(options.limit, end_with_stacks)
+    limit.daemon = True
+    limit.start()
     started = time.monotonic()
     outcomes = run_all(settings)
-    faulthandler.cancel_dump_traceback_later()
+    limit.cancel()
     seconds = time.monotonic() - started
     print(
         "Stage by fault: what came of it, and after how many retries, with "
