@@ -2085,6 +2085,9 @@ def _without_none(**values: Any) -> Dict[str, Any]:
 # ---------------------------------------------------------------------------
 # Headers
 # ---------------------------------------------------------------------------
+#
+# How they are merged, checked and masked. Which ones a request gets is decided
+# in PDSession.prepare_headers.
 
 
 class _CompleteHeaders(dict):  # type: ignore[type-arg]
@@ -2598,66 +2601,10 @@ def deprecated_kwarg(name: str, details: Optional[str] = None) -> None:
 
 
 # ---------------------------------------------------------------------------
-# Retrying
+# Deadlines
 # ---------------------------------------------------------------------------
-
-# What parent.request may raise.
-_REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
-
-# Of these, what the same request would meet again.
-_PERMANENT_ERRORS = (
-    requests.exceptions.InvalidHeader,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,
-    requests.exceptions.MissingSchema,
-    requests.exceptions.RetryError,
-    requests.exceptions.TooManyRedirects,
-    requests.exceptions.UnrewindableBodyError,
-    requests.exceptions.URLRequired,
-    # Of the requests that enterprise distributions have it is not known.
-    getattr(requests.exceptions, "InvalidJSONError", LocationValueError),
-    LocationValueError,
-    UnrewindableBodyError,
-)
-
-
-# The same by their texts, where there is no type for it: a certificate that
-# does not verify, TLS spoken to a plain port, a proxy that refuses.
-_PERMANENT_CAUSES = (
-    r"CERTIFICATE_VERIFY_FAILED|CertificateError"
-    r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
-    r"|Tunnel connection failed: (403|407)\b"
-)
-
-
-def _root_cause(error: BaseException) -> str:
-    """What lies at the bottom of a chain of wrapped errors, in words."""
-    seen = []
-    found: Optional[BaseException] = error
-    while found is not None and found not in seen:
-        seen.append(found)
-        inner = [
-            part
-            for part in (getattr(found, "reason", None),) + found.args[::-1]
-            if isinstance(part, BaseException)
-        ]
-        found = inner[0] if inner else None
-    root = seen[-1]
-    return f"{type(root).__name__}: {root}"
-
-
-def _is_transient(error: BaseException) -> bool:
-    """May the same request succeed when it is simply sent again?"""
-    if isinstance(error, _PERMANENT_ERRORS):
-        return False
-    if not isinstance(error, (RequestException, HTTPError)):
-        # From the operating system: about the connection, or about a file.
-        return isinstance(error, (ConnectionError, socket.timeout))
-    return not re.search(_PERMANENT_CAUSES, _root_cause(error))
-
-
-# A connection that was never made: nothing of the request can have arrived.
-_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError)
+#
+# When a call ends, and how each operation of a socket is kept within that.
 
 
 class _Deadline:
@@ -2689,22 +2636,6 @@ def _new_deadline(seconds: Any) -> _Deadline:
             f"{seconds!r}."
         )
     return _Deadline(seconds)
-
-
-class _SessionDeadline:
-    """Stands for a ``deadline`` that was not given: the session's counts."""
-
-    def __repr__(self) -> str:
-        return "session.deadline"
-
-
-_SESSION_DEADLINE: Any = _SessionDeadline()
-
-
-def _passed_on(deadline: Any) -> Dict[str, Any]:
-    """The keyword argument for the next method, if it was given."""
-    is_given = deadline is not _SESSION_DEADLINE
-    return {"deadline": deadline} if is_given else {}
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -2766,6 +2697,85 @@ def _blocks(data: Any) -> Iterator[Any]:
         yield data
 
 
+# ---------------------------------------------------------------------------
+# Retrying
+# ---------------------------------------------------------------------------
+
+# What parent.request may raise.
+_REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
+
+# Of these, the errors that a retry would only meet again.
+_PERMANENT_ERRORS = (
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.RetryError,
+    requests.exceptions.TooManyRedirects,
+    requests.exceptions.UnrewindableBodyError,
+    requests.exceptions.URLRequired,
+    # Of the requests that enterprise distributions have it is not known.
+    getattr(requests.exceptions, "InvalidJSONError", LocationValueError),
+    LocationValueError,
+    UnrewindableBodyError,
+)
+
+
+# Permanent errors that only their text tells: a certificate that
+# does not verify, TLS spoken to a plain port, a proxy that refuses.
+_PERMANENT_CAUSES = (
+    r"CERTIFICATE_VERIFY_FAILED|CertificateError"
+    r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
+    r"|Tunnel connection failed: (403|407)\b"
+)
+
+
+def _root_cause(error: BaseException) -> str:
+    """What lies at the bottom of a chain of wrapped errors, in words."""
+    seen = []
+    found: Optional[BaseException] = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        inner = [
+            part
+            for part in (getattr(found, "reason", None),) + found.args[::-1]
+            if isinstance(part, BaseException)
+        ]
+        found = inner[0] if inner else None
+    root = seen[-1]
+    return f"{type(root).__name__}: {root}"
+
+
+def _is_transient(error: BaseException) -> bool:
+    """May the same request succeed when it is simply sent again?"""
+    if isinstance(error, _PERMANENT_ERRORS):
+        return False
+    if not isinstance(error, (RequestException, HTTPError)):
+        # From the operating system: about the connection, or about a file.
+        return isinstance(error, (ConnectionError, socket.timeout))
+    return not re.search(_PERMANENT_CAUSES, _root_cause(error))
+
+
+# A connection that was never made: nothing of the request can have arrived.
+_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError)
+
+
+class _SessionDeadline:
+    """Stands for a ``deadline`` that was not given: the session's counts."""
+
+    def __repr__(self) -> str:
+        return "session.deadline"
+
+
+_SESSION_DEADLINE: Any = _SessionDeadline()
+
+
+def _passed_on(deadline: Any) -> Dict[str, Any]:
+    """The keyword argument for the next method, if it was given."""
+    is_given = deadline is not _SESSION_DEADLINE
+    return {"deadline": deadline} if is_given else {}
+
+
 class _Progress:
     """How far an attempt has come. The transport notes it.
 
@@ -2773,6 +2783,8 @@ class _Progress:
     :ivar max_size: bytes that the answer may have, or None
     :ivar needs_new_connection: the last one was found dead
     :ivar is_reused: the connection had served another request
+    :ivar is_noted: a connection of ours was used, so that `is_sent` is true
+        to the facts
     :ivar is_sent: something of the request may have left
     :ivar is_answered: something of an answer has come
     :ivar has_chunk: a part of a chunked body has come
@@ -3150,7 +3162,7 @@ class _Attempts:
     def _cooldown(self) -> float:
         """The next pause of the documented formula, in seconds.
 
-        What was capped is where a later pause grows from.
+        A later pause grows from this one, after it was capped.
         """
         pause = self._pause * self._session.cooldown_factor()
         self._pause = min(pause, self._session.sleep_timer_max)
@@ -3231,6 +3243,9 @@ class _Attempts:
 # ---------------------------------------------------------------------------
 # Rate limit
 # ---------------------------------------------------------------------------
+#
+# What the API says of its limit, and the gate of a session's threads. How long
+# a pause is, _Attempts decides.
 
 
 class RateLimit(NamedTuple):
@@ -3436,6 +3451,9 @@ class _RateGate:
 # ---------------------------------------------------------------------------
 # Pagination
 # ---------------------------------------------------------------------------
+#
+# Positions of pages, and what the next one is. The pages are asked for in
+# _Collections._fetch_page, or ahead of their need, see below.
 
 _ItemHook = Callable[[Any, int, Union[int, str]], Any]
 
@@ -3808,7 +3826,7 @@ class _Workers:
         self._tasks: queue.Queue[Optional[_Task[Any]]] = queue.Queue()
 
     def put(self, call: Callable[[], _Result]) -> "_Task[_Result]":
-        """As :meth:`request`, with the method PUT."""
+        """Queue a call for a worker thread; return its task."""
         task = _Task(call)
         self._tasks.put(task)
         if len(self._threads) < self._max_threads:
@@ -5416,7 +5434,7 @@ class _IdleConnections:
             raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: Any = None) -> None:
-        """As :meth:`request`, with the method PUT."""
+        """Take a connection back, for the next request."""
         if item is not None:
             self._connections.append(item)
 
@@ -5988,7 +6006,7 @@ class _Transport(requests.Session):
     def resolve_redirects(
         self, resp: Response, *args: Any, **kwargs: Any
     ) -> Any:
-        """Follow redirects; that one of them broke off is a plain error."""
+        """Follow redirects; raise a RequestException where one cannot be."""
         if not resp.is_redirect:
             return
         try:
@@ -6024,7 +6042,7 @@ class _Transport(requests.Session):
 def _note_progress(
     prepared: requests.PreparedRequest, progress: _Progress
 ) -> None:
-    """Let the adapter know of an attempt, and tell hooks' errors from its."""
+    """Tell the adapter of an attempt; note errors that hooks raise."""
     prepared._pdpyras_progress = progress  # type: ignore
     hooks = prepared.hooks.get("response")
     if hooks:
@@ -7949,15 +7967,15 @@ def _fit_event(
         end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
         payload["summary"] = summary[:end] + "\u2026"
         cuts.append(
-            f"the summary has {len(summary)} characters, "
-            f"{_MAX_SUMMARY_LENGTH} are taken"
+            f"the summary has {len(summary)} characters; the limit is "
+            f"{_MAX_SUMMARY_LENGTH}"
         )
         event = dict(event, payload=payload)
     excess = _size(event) - _MAX_EVENT_SIZE
     if excess > 0:
         cuts.append(
-            f"it has {excess + _MAX_EVENT_SIZE} bytes, {_MAX_EVENT_SIZE} are "
-            "taken; the largest custom_details give way"
+            f"it has {excess + _MAX_EVENT_SIZE} bytes; the limit is "
+            f"{_MAX_EVENT_SIZE}, so that the largest custom_details are cut"
         )
         details = payload.get("custom_details")
         if details:
