@@ -2866,6 +2866,8 @@ def _stripped(is_callers: bool, secrets: Collection[str], value: Any) -> Any:
     if isinstance(value, str):
         text = _hide(value, secrets)
         return text if is_callers else _hide(_one_paragraph(text), secrets)
+    if isinstance(value, requests.PreparedRequest):
+        return _bare_request(value)  # Some pickle the causes of an error, too.
     return value if is_callers else _masked(value)
 
 
@@ -5441,6 +5443,9 @@ class _IdleConnections:
     def qsize(self) -> int:
         return len(self._connections)
 
+    def empty(self) -> bool:
+        return not self._connections
+
 
 class _CarefulPool:
     """Gives no connection away that the server may have closed already."""
@@ -5553,21 +5558,36 @@ class _Adapter(HTTPAdapter):
             adapter = self._for_old_requests(request, verify, cert, proxies)
             if adapter is not self:
                 return adapter.send(
-                    request, stream, timeout, verify, cert, proxies
+                    request,
+                    stream=stream,
+                    timeout=timeout,
+                    verify=verify,
+                    cert=cert,
+                    proxies=proxies,
                 )
         if "Proxy-Authorization" in request.headers:
             _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
             return super().send(
-                request, stream, timeout, verify, cert, proxies
+                request,
+                stream=stream,
+                timeout=timeout,
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
             )
         if not isinstance(timeout, Timeout):
             timeout = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:
             response = super().send(
-                request, stream, timeout, verify, cert, proxies
+                request,
+                stream=stream,
+                timeout=timeout,
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
             )
             if not stream:
                 _read_whole(response, progress)
@@ -8205,9 +8225,11 @@ def _answer_object(response: Any) -> Dict[str, Any]:
     :raises PDServerError: it is no object
     """
     body = try_decoding(response)
-    if not isinstance(body, dict):
-        raise _schema_error(response, "an object", type(body).__name__)
-    return body
+    if isinstance(body, dict):
+        return body
+    found = type(body).__name__
+    del body  # Crash reporters send local variables; it may quote the key.
+    raise _schema_error(response, "an object", found)
 
 
 # Of the present thread: seconds in which a guard's event is to be sent.

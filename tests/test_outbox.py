@@ -227,7 +227,8 @@ def test_a_time_that_is_given_is_kept(alerts, api):
 
 def test_time_and_key_are_there_before_an_event_is_cut_to_size(alerts, api):
     details = {"log": "x" * 600000}
-    trigger(alerts, custom_details=details)
+    with pytest.warns(pdpyras.PDWarning, match="shortened"):
+        trigger(alerts, custom_details=details)
     body = api.bodies[0]
     assert len(json.dumps(body)) <= pdpyras._MAX_EVENT_SIZE
     assert body["payload"]["timestamp"] and body["dedup_key"]

@@ -402,7 +402,10 @@ def accepted(request):
     "arguments, text",
     [
         ('"x" * 2000, "db1"', "shortened: the summary has 2000 characters"),
-        ('"s", "db1", custom_details={"log": "x" * 600000}', "limit is 512000"),
+        (
+            '"s", "db1", custom_details={"log": "x" * 600000}',
+            "limit is 512000",
+        ),
         ('"s", "db1", images=[{"alt": "x"}]', "1 of the images"),
         ('"s", "db1", links=[{"text": "x"}, {}]', "2 of the links"),
     ],
