@@ -5554,41 +5554,27 @@ class _Adapter(HTTPAdapter):
         :raises RequestException: no whole answer came
         :raises PDClientError: the answer is too large
         """
+        options: Dict[str, Any] = {
+            "stream": stream,
+            "timeout": timeout,
+            "verify": verify,
+            "cert": cert,
+            "proxies": proxies,
+        }
         if not _HAS_TLS_CONTEXT:
             adapter = self._for_old_requests(request, verify, cert, proxies)
             if adapter is not self:
-                return adapter.send(
-                    request,
-                    stream=stream,
-                    timeout=timeout,
-                    verify=verify,
-                    cert=cert,
-                    proxies=proxies,
-                )
+                return adapter.send(request, **options)
         if "Proxy-Authorization" in request.headers:
             _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
-            return super().send(
-                request,
-                stream=stream,
-                timeout=timeout,
-                verify=verify,
-                cert=cert,
-                proxies=proxies,
-            )
+            return super().send(request, **options)
         if not isinstance(timeout, Timeout):
-            timeout = _attempt_timeout(timeout, progress)
+            options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:
-            response = super().send(
-                request,
-                stream=stream,
-                timeout=timeout,
-                verify=verify,
-                cert=cert,
-                proxies=proxies,
-            )
+            response = super().send(request, **options)
             if not stream:
                 _read_whole(response, progress)
         except BaseException as error:

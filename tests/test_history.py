@@ -1076,8 +1076,11 @@ def test_the_next_window_is_read_while_one_is_given():
             given.close()
 
 
-@pytest.mark.once  # Its bound is for a machine with nothing else to do.
+@pytest.mark.once
 def test_no_more_than_two_windows_are_read_ahead():
+    if os.getloadavg()[0] > 1.5:
+        # How many first pages there are besides depends on the pace.
+        pytest.skip("its bound is for a machine with nothing else to do")
     instants = [START + n * SECOND // 8 for n in range(4000)]
     received = []
     with Sandbox() as box:
