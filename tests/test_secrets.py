@@ -548,7 +548,7 @@ def reports_of_loguru():
     logger.add(written.append)
     for scenario in SCENARIOS:
         logger.opt(exception=error_of(scenario)).error("reported")
-        frames = re.split(r'(?m)^(?=[> ] File ")', "".join(written))
+        frames = re.split(r'\n(?=[> ] File ")', "".join(written))
         yield (
             scenario.__name__,
             "".join(
