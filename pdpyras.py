@@ -3480,12 +3480,12 @@ class _Page:
 
 def _read_page(response: Any, wrapper: str) -> _Page:
     """The records of a page, and the properties that steer pagination."""
-    records = _content(response, try_decoding(response), wrapper)
-    if not isinstance(records, list):
-        got = type(records).__name__
-        del records  # As in _content.
-        raise _schema_error(response, f"an array at {wrapper!r}", got)
     body = try_decoding(response)
+    records = body.get(wrapper) if isinstance(body, dict) else None
+    if not isinstance(records, list):
+        body = records = None  # As in _content.
+        got = type(unwrap(response, wrapper)).__name__
+        raise _schema_error(response, f"an array at {wrapper!r}", got)
     steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
     return _Page(response, records, steering)
 
