@@ -2097,9 +2097,11 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
     checks them all. With these, which no one else makes, it need not.
 
     :ivar progress: of the attempt that they are for (see ``_Progress``)
+    :ivar has_own_token: does the token come from the session's credential?
     """
 
     progress: Any = None
+    has_own_token = False
 
 
 # Keyword arguments in which callers may pass credentials, and the names of
@@ -2202,6 +2204,10 @@ def _complete_headers(headers: Mapping[Any, Any]) -> _CompleteHeaders:
                 "its beginning. Nothing was sent."
             )
     return _CompleteHeaders(headers)
+
+
+def _names_authorization(headers: Mapping[Any, Any]) -> bool:
+    return any(_as_str(name).lower() == "authorization" for name in headers)
 
 
 def _as_str(text: Any) -> str:
@@ -3084,7 +3090,8 @@ class _Attempts:
     def _renews_credential(self) -> bool:
         """Let a credential renew its token, once in a call."""
         credential = self._session._credential
-        if credential is None or self._has_renewed:
+        is_own = getattr(self._headers, "has_own_token", False)
+        if credential is None or not is_own or self._has_renewed:
             return False
         if not self._body.replayable:
             return False
@@ -6733,6 +6740,9 @@ class PDSession(_FastTransport, _Transport):
             # requests knows the boundary of the parts that it makes.
             headers.pop("Content-Type", None)
         options["headers"] = _complete_headers(headers)
+        if self._credential is not None:
+            given = {**self.headers, **user_headers}
+            options["headers"].has_own_token = not _names_authorization(given)
         options.setdefault("stream", False)
         options.setdefault("timeout", self.timeout)
         given = options.get("params")
@@ -6933,7 +6943,7 @@ class PDSession(_FastTransport, _Transport):
 
     def _renew_headers(self, headers: _CompleteHeaders) -> None:
         """Put the present token into the headers of the next attempt."""
-        if self._credential is not None:
+        if headers.has_own_token:
             headers.update(_complete_headers(self._own_headers()))
 
     def _pause(

@@ -184,6 +184,28 @@ def test_a_credential_is_asked_before_each_attempt(server, naps):
     assert sent == ["Bearer token1", "Bearer token5"]
 
 
+@pytest.mark.parametrize("where", ["call", "session"])
+def test_a_credential_leaves_the_callers_authorization_alone(
+    where, server, naps
+):
+    credential = Renewing()
+    session = pdpyras.APISession(
+        credential, auth_type="bearer", url=server.url
+    )
+    own = {"authorization": "Basic own"}
+    if where == "session":
+        session.headers.update(own)
+        own = {}
+    server.reply(429)
+    server.reply(401)
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1", headers=own)
+    assert caught.value.status_code == 401
+    assert credential.refused == []
+    sent = [r.headers["Authorization"] for r in server.requests]
+    assert sent == ["Basic own", "Basic own"]
+
+
 # -- retry -------------------------------------------------------------------
 
 
