@@ -3557,8 +3557,6 @@ class _PagePosition:
         return None
 
     #: Does the API say that the collection comes in pages?
-    is_paginated = True
-
     @property
     def refusal(self) -> str:
         """Why this page cannot be asked for; "" if it can."""
@@ -3664,9 +3662,16 @@ class _OffsetPosition(_PagePosition):
 
 
 class _UnpagedPosition(_OffsetPosition):
-    """The only page of a list that is not known to have others."""
+    """The only page of a list that is known to have no others.
 
-    is_paginated = False
+    If the API says that there are others, they are asked for all the same.
+    """
+
+    def next_page(self, page: _Page) -> Optional[_OffsetPosition]:
+        return super().next_page(page) if "more" in page.steering else None
+
+    def shortfall(self, page: _Page) -> str:
+        return super().shortfall(page) if "more" in page.steering else ""
 
 
 class _CursorPosition(_PagePosition):
@@ -7415,8 +7420,7 @@ class _Collections(PDSession):
                     return
                 shortfall = position.shortfall(page)
                 if shortfall:
-                    if position.is_paginated:
-                        outcome.shortfall = shortfall
+                    outcome.shortfall = shortfall
                     _warn(self.log, shortfall, PDIncompleteWarning)
                 position = position.next_page(page)
                 if position is not None and options:

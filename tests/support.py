@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from typing import Any, Callable, Iterator, List, Optional, Type
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Type
 
 import pytest
 
@@ -17,6 +17,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 API = "https://api.pagerduty.com"
 KEY = "not-a-real-key"
 ROUTING_KEY = "not-a-real-routing-key"
+#: .ci/run asks for few cases wherever it runs the suite once more: with most
+#: of them the library is tested, and not Python.
+FEW_CASES = os.environ.get("TEST_CASES") == "few"
 FOREIGN = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -33,6 +36,16 @@ needs_fork = pytest.mark.skipif(
 may_fork = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*:DeprecationWarning"
 )
+
+
+def examples(number: int) -> int:
+    """So many examples of hypothesis; a fourth where few are asked for."""
+    return number // 4 if FEW_CASES else number
+
+
+def some(cases: Sequence[Any], step: int = 4) -> Sequence[Any]:
+    """All of the cases; every fourth one where few are asked for."""
+    return cases[::step] if FEW_CASES else cases
 
 
 def read(*path: str) -> str:

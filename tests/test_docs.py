@@ -46,6 +46,8 @@ from tests.support import (
     redirect_sessions,
 )
 
+pytestmark = pytest.mark.ends
+
 SOURCE = os.path.join(ROOT, "sphinx", "source")
 SPHINX = ("sphinx", "furo", "sphinx_copybutton")
 

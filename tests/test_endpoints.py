@@ -24,6 +24,8 @@ import pdpyras
 from tests import documents, wire
 from tests.documents import APIS, MODULE, REST, SMALL_API, script
 
+pytestmark = pytest.mark.ends
+
 SCRIPT = Path(script.__file__)
 BASE = "https://api.pagerduty.com"
 

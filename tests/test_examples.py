@@ -14,6 +14,8 @@ import pytest
 import pdpyras_sandbox
 from tests.support import ROOT
 
+pytestmark = pytest.mark.ends
+
 EXAMPLES = Path(ROOT) / "examples"
 
 #: A stand-in for the sandbox: the same, behind a proxy that spoils some of

@@ -13,6 +13,8 @@ import threading
 
 import pytest
 
+pytestmark = pytest.mark.ends
+
 SCRIPT = os.path.join(os.path.dirname(__file__), "long", "faults.py")
 
 

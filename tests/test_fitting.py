@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY, told
+from tests.support import KEY, examples, told
+
+pytestmark = pytest.mark.ends
 
 SUMMARY_LIMIT = 1024  # characters
 EVENT_LIMIT = 512000  # bytes
@@ -311,6 +313,7 @@ def test_large_details_are_found_at_any_depth(events, server):
     ],
     ids=["numbers", "keys", "one key", "texts", "brackets", "objects"],
 )
+@pytest.mark.once
 def test_where_no_text_is_large_the_beginning_of_it_all_is_kept(
     details, events, server
 ):
@@ -420,7 +423,7 @@ values = st.recursive(
 )
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=examples(60))
 @given(
     st.dictionaries(st.text(max_size=10), values, max_size=5),
     st.text(min_size=1, max_size=5),

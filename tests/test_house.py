@@ -21,6 +21,8 @@ import pdpyras
 from tests import wire
 from tests.support import ROOT, read
 
+pytestmark = pytest.mark.ends
+
 FILES = sorted(
     glob.glob(os.path.join(ROOT, "test_*.py"))
     + glob.glob(os.path.join(ROOT, "tests", "**", "*.py"), recursive=True)
@@ -38,6 +40,7 @@ def names_of_tests(file):
     ]
 
 
+@pytest.mark.once
 def test_no_test_name_exists_twice():
     places = collections.defaultdict(list)
     for file in FILES:

@@ -18,6 +18,8 @@ from tests import wire
 from tests.support import KEY, read
 from tests.test_pagination import Collection
 
+pytestmark = pytest.mark.ends
+
 SECTION = re.compile(
     r"^(\S.*)\n-+\n\n\.\. code-block:: pycon\n\n((?:    .*\n|\n)+)",
     re.MULTILINE,

@@ -30,7 +30,14 @@ import pdpyras
 import pdpyras_outbox
 from pdpyras_outbox import Outbox
 from tests import wire
-from tests.support import KEY, ROOT, ROUTING_KEY, may_fork, needs_fork
+from tests.support import (
+    KEY,
+    ROOT,
+    ROUTING_KEY,
+    examples,
+    may_fork,
+    needs_fork,
+)
 
 ENDINGS = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
 
@@ -574,6 +581,7 @@ def test_a_flush_stops_when_the_network_is_away(alerts, api, server):
     server.listen()
 
 
+@pytest.mark.once
 def test_thousands_wait_for_a_limit_of_120_a_minute(alerts, api, server):
     """The time is that of the pauses, none of which takes any."""
     trigger(alerts, "first")
@@ -1131,7 +1139,7 @@ def killing_outbox(path, countdown):
     return outbox, tick
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     steps=st.lists(st.integers(1, 30), max_size=6),
     statuses=st.lists(st.sampled_from([202, 202, 202, 500, 429]), max_size=8),
@@ -1187,6 +1195,7 @@ def test_killed_at_any_step(tmp_path_factory, steps, statuses):
         assert mine == sorted(mine, key=["trigger", "resolve"].index)
 
 
+@pytest.mark.once
 def test_a_short_run_of_make_kill(tmp_path):
     script = os.path.join(ROOT, "tests", "long", "kill.py")
     done = subprocess.run(

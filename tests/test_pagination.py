@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import told, warnings_in
+from tests.support import examples, told, warnings_in
 
 NO_MORE_THAN = "no records beyond the first"
 
@@ -320,7 +320,7 @@ def collections():
             yield server, session
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(
     size=st.integers(0, 60),
     cap=st.integers(1, 20),
@@ -1028,6 +1028,7 @@ def alive():
     )
 
 
+@pytest.mark.once
 def test_one_page_is_held_at_a_time(server, session):
     body = page_of("one page", 20)
     at_requests, at_pages = [], []

@@ -24,10 +24,10 @@ import pytest
 
 import pdpyras
 from tests import wire
-from tests.support import KEY, told
+from tests.support import FEW_CASES, KEY, told
 
 BLOCKS = 10
-CASES = int(os.environ.get("PREFETCH_CASES") or 200)
+CASES = int(os.environ.get("PREFETCH_CASES") or (60 if FEW_CASES else 200))
 PATIENCE = 20  # seconds, until a test gives up waiting
 
 

@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, examples
+
+pytestmark = pytest.mark.ends
 
 quick = settings(
     deadline=None,
     database=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.too_slow],
 )
 
@@ -449,7 +451,7 @@ header_values = st.one_of(
 )
 
 
-@settings(quick, max_examples=120)
+@settings(quick, max_examples=examples(120))
 @given(
     statuses,
     st.lists(st.tuples(header_names, header_values), max_size=5),
@@ -493,7 +495,7 @@ foreign = st.sampled_from(
 )
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=examples(150))
 @given(
     st.sampled_from([301, 302, 303, 307, 308]),
     foreign,
@@ -584,7 +586,7 @@ slashes = st.sampled_from(
 wrongs = st.sampled_from(["a", "users", "", "teams%2fT1", "a.b", "..a", "%20"])
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=examples(300))
 @given(wrongs, slashes, dots, slashes, wrongs, st.booleans(), st.booleans())
 @example("users", "/", "..", "%2f", "teams%2fT1", False, False)
 @example("users", "/", "%2e%2e", "\\", "teams", False, False)
@@ -668,7 +670,7 @@ class Finite:
 
 
 @pytest.mark.filterwarnings("ignore::pdpyras.PDIncompleteWarning")
-@settings(quick, max_examples=90)
+@settings(quick, max_examples=examples(90))
 @given(st.lists(pages, min_size=1, max_size=4), ways, st.integers(0, 3))
 @example([{"users": [], "more": True}], ("users", {}), 0)
 @example([{"records": [1], "next_cursor": {"a": 1}}], ("audit/records", {}), 1)

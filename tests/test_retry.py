@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, examples
 
 URL = "https://api.pagerduty.com/users"
 
@@ -351,7 +351,9 @@ def test_stagger_cooldown_shortens_no_ratelimit_reset(client):
     assert max(found) - min(found) > 4
 
 
-@settings(deadline=None, database=None, derandomize=True, max_examples=200)
+@settings(
+    deadline=None, database=None, derandomize=True, max_examples=examples(200)
+)
 @given(st.text(max_size=30), st.text(max_size=30))
 @example("0.0", "-0.0")
 @example("inf", "-inf")

@@ -18,6 +18,8 @@ import pdpyras
 import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 
+pytestmark = pytest.mark.ends
+
 TIMEOUT = 10
 KEY = "any-key"
 

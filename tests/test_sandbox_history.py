@@ -10,6 +10,8 @@ import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 from tests.test_sandbox import KEY, WINDOW, Client, errors_of, send, utc
 
+pytestmark = pytest.mark.ends
+
 
 @pytest.fixture
 def box():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY, told
+from tests.support import KEY, examples, told
 
 ACCEPT = "application/vnd.pagerduty+json;version=2"
 
@@ -307,7 +307,9 @@ def check_preparation(**options):
             assert ours == prepared(by_requests, options)
 
 
-@settings(deadline=None, database=None, derandomize=True, max_examples=150)
+@settings(
+    deadline=None, database=None, derandomize=True, max_examples=examples(150)
+)
 @given(OPTIONS)
 def test_requests_are_prepared_as_requests_does(options):
     check_preparation(**options)

@@ -278,9 +278,17 @@ def test_a_list_that_breaks_off_is_no_answer_either(server, session):
 
 
 def test_a_list_without_pages_is_a_whole_one(server, session):
-    server.reply(json={"abilities": ["sso"]})
-    with told(pdpyras.PDIncompleteWarning, "no pagination"):
-        assert session.find("abilities", "teams") is None
+    server.reply(json={"abilities": ["sso"]}, times=2)
+    assert session.find("abilities", "teams") is None
+    assert session.list_all("abilities") == ["sso"]
+
+
+def test_a_list_with_pages_that_names_no_more_may_be_half_a_one(
+    server, session
+):
+    server.reply(json={"users": [{"name": "Jane"}]})
+    with told(pdpyras.PDIncompleteWarning, "no pagination", "/users"):
+        assert len(session.list_all("users")) == 1
 
 
 # ---------------------------------------------------------------------------

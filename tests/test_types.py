@@ -25,6 +25,8 @@ import pdpyras_webhooks
 from api_toolkit.connector import APIConnector
 from tests import test_packaging
 
+pytestmark = pytest.mark.ends
+
 run = test_packaging.run
 # The fixtures that build a wheel.
 work, tree = test_packaging.work, test_packaging.tree
