@@ -22,6 +22,8 @@ import pdpyras
 from pdpyras_sandbox import Sandbox
 from tests.support import KEY, ROOT, may_fork, needs_fork, some
 
+pytestmark = pytest.mark.ends
+
 LIMIT = 200  # in place of the 10 000
 SECOND = 10**6
 START = 1772323200 * SECOND  # 2026-03-01T00:00:00Z

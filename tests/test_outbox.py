@@ -665,6 +665,7 @@ events.resolve("k" + number)
 """
 
 
+@pytest.mark.ends
 def test_sixteen_processes_share_an_outbox(alerts, api, path):
     processes = [
         subprocess.Popen(

@@ -23,6 +23,8 @@ import pdpyras
 from tests import wire
 from tests.support import ROOT, read
 
+pytestmark = pytest.mark.ends
+
 TYPED_CLIENT = """
 from typing import Any, Dict, Optional
 

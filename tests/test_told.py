@@ -19,6 +19,8 @@ from tests import wire
 from tests.support import KEY, ROOT, told
 from tests.test_pagination import Collection
 
+pytestmark = pytest.mark.ends
+
 BEGINNING = f"""\
 import sys, time, warnings
 import pdpyras
