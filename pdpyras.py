@@ -3627,7 +3627,7 @@ class _OffsetPosition(_PagePosition):
         return self._beyond_limit(self.offset + self.limit)
 
     def next_page(self, page: _Page) -> Optional["_OffsetPosition"]:
-        if self.shortfall(page) or not page.steering["more"]:
+        if self.shortfall(page) or not page.steering.get("more"):
             return None
         return self._moved(offset=self.offset + len(page.records))
 
@@ -3666,9 +3666,6 @@ class _UnpagedPosition(_OffsetPosition):
 
     If the API says that there are others, they are asked for all the same.
     """
-
-    def next_page(self, page: _Page) -> Optional[_OffsetPosition]:
-        return super().next_page(page) if "more" in page.steering else None
 
     def shortfall(self, page: _Page) -> str:
         return super().shortfall(page) if "more" in page.steering else ""
@@ -6746,8 +6743,9 @@ class PDSession(_FastTransport, _Transport):
             headers.pop("Content-Type", None)
         options["headers"] = _complete_headers(headers)
         if self._credential is not None:
-            given = {**self.headers, **user_headers}
-            options["headers"].has_own_token = not _names_authorization(given)
+            foreign = {**self.headers, **user_headers}
+            is_own = not _names_authorization(foreign)
+            options["headers"].has_own_token = is_own
         options.setdefault("stream", False)
         options.setdefault("timeout", self.timeout)
         given = options.get("params")
