@@ -31,6 +31,9 @@ It is an authorization server as well: under ``/oauth/authorize``, where every
 user consents at once, and ``/oauth/token``, for any client. Access tokens that
 have ended are answered 401 by the REST API.
 
+What happens to incidents and services goes to webhooks: see
+:meth:`Sandbox.webhook`.
+
 It listens on 127.0.0.1 only, and serves no page of a browser: a request with
 the header ``Origin``, or for another ``Host``, is refused.
 
@@ -44,6 +47,8 @@ import calendar
 import collections
 import functools
 import hashlib
+import heapq
+import hmac
 import itertools
 import json
 import marshal
@@ -59,11 +64,17 @@ import time
 import traceback
 import uuid
 from datetime import datetime, timedelta, timezone
-from http.client import HTTPMessage
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPMessage,
+    HTTPSConnection,
+)
 from http.client import responses as reasons
 from typing import (
     Any,
     Callable,
+    Deque,
     Dict,
     Iterable,
     List,
@@ -77,7 +88,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pdpyras
 
-__all__ = ["Request", "Sandbox"]
+__all__ = ["Delivery", "Request", "Sandbox", "Webhook"]
 
 Record = Dict[str, Any]
 Answer = Tuple[int, Any]  # status, and content of the body; None: no body
@@ -93,6 +104,9 @@ BODY_SIZE_LIMIT = 1024 * 1024  # bytes
 HEAD_LINE_LIMIT = 65536  # bytes
 FIELD_LIMIT = 100  # headers of a request
 REQUESTS_KEPT = 10000
+WEBHOOK_TIMEOUT = 5.0  # seconds, within which a receiver has to answer
+WEBHOOK_PAUSES = (0.5, 1.0)  # seconds between the attempts of a delivery
+DELIVERIES_KEPT = 10000  # of each webhook
 WEB_URL = "https://pdpyras-sandbox.pagerduty.com"
 
 
@@ -186,6 +200,7 @@ def _encoded(answer: Answer, headers: Dict[str, Any]) -> bytes:
     if content is not None:
         body = json.dumps(content).encode("utf-8")
         lines.append("content-type: application/json; charset=utf-8")
+    if status != 204:
         lines.append(f"content-length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
@@ -1077,6 +1092,453 @@ def _order_in_body(history: _History, asked: Record) -> _Order:
 
 
 # ---------------------------------------------------------------------------
+# Webhooks
+# ---------------------------------------------------------------------------
+
+_SUBSCRIPTIONS = "/webhook_subscriptions"
+
+# Types of events, by the incident's status before and after.
+_EVENT_OF_STATUS = {
+    "acknowledged": "incident.acknowledged",
+    "resolved": "incident.resolved",
+}
+_EVENT_OF_TRIGGERED = {
+    "acknowledged": "incident.unacknowledged",
+    "resolved": "incident.reopened",
+}
+# The same, by the property that an update changes.
+_EVENT_OF_PROPERTY = {
+    "assignments": "incident.reassigned",
+    "escalation_policy": "incident.delegated",
+    "escalation_level": "incident.escalated",
+    "priority": "incident.priority_updated",
+    "service": "incident.service_updated",
+    "incident_type": "incident.incident_type.changed",
+    "conference_bridge": "incident.conference_bridge.updated",
+}
+# By what is sent for an incident; and of which type the event's data are.
+_EVENT_OF_REQUEST = {
+    "POST /incidents/{id}/notes": ("incident.annotated", "incident_note"),
+    "POST /incidents/{id}/responder_requests": (
+        "incident.responder.added",
+        "incident_responder",
+    ),
+    "POST /incidents/{id}/status_updates": (
+        "incident.status_update_published",
+        "incident_status_update",
+    ),
+    "PUT /incidents/{id}/custom_fields/values": (
+        "incident.custom_field_values.updated",
+        "incident_field_values",
+    ),
+}
+_EVENTS = sorted(
+    {
+        "incident.triggered",
+        *_EVENT_OF_STATUS.values(),
+        *_EVENT_OF_TRIGGERED.values(),
+        *_EVENT_OF_PROPERTY.values(),
+        *(event for event, _ in _EVENT_OF_REQUEST.values()),
+        *(f"service.{what}" for what in ("created", "updated", "deleted")),
+    }
+)
+
+
+# What webhooks render of a record as it is.
+_EVENT_PROPERTIES = {
+    "incident": "id type self html_url status incident_key created_at title "
+    "service escalation_policy teams priority urgency conference_bridge "
+    "resolve_reason",
+    "service": "id type self html_url summary created_at status teams",
+}
+
+
+def _event_data(record: Record) -> Record:
+    """An incident or a service, as webhooks render it."""
+    names = _EVENT_PROPERTIES[record["type"]].split()
+    data = {name: record.get(name) for name in names}
+    if record["type"] == "service":
+        return data
+    data["number"] = record["incident_number"]
+    assignments = record.get("assignments") or ()
+    data["assignees"] = [a.get("assignee") for a in assignments]
+    return data
+
+
+class Delivery(NamedTuple):
+    """An attempt to deliver an event to a webhook.
+
+    :ivar id: the header ``X-Webhook-Id``, the same at every attempt
+    :ivar event_type: such as ``incident.triggered``
+    :ivar status: HTTP status of the answer; 0: there was none in time
+    """
+
+    id: str
+    event_type: str
+    status: int
+
+
+class _Waiting:
+    """What is to be delivered, and how often that was tried."""
+
+    def __init__(
+        self, delivery_id: str, url: str, event: Record, subject: str
+    ) -> None:
+        self.id, self.url, self.subject = delivery_id, url, subject
+        self.event_type = str(event["event_type"])
+        self.body = json.dumps({"event": event}).encode("utf-8")
+        self.attempts = 0
+
+
+class Webhook:
+    """A webhook subscription, and what becomes of its deliveries.
+
+    :ivar id: of the subscription: the header ``X-Webhook-Subscription``
+    :ivar secrets: each makes a signature, the newest first
+    :ivar custom_headers: headers that are sent with each delivery
+    :ivar twice: is each event delivered twice?
+    :ivar is_local: is nothing sent to other computers than this one?
+    """
+
+    def __init__(
+        self,
+        webhook_id: str,
+        secrets: Tuple[str, ...],
+        twice: bool = False,
+        is_local: bool = True,
+    ) -> None:
+        self.id = webhook_id
+        self.secrets = secrets
+        self.custom_headers: Dict[str, str] = {}
+        self.twice = twice
+        self.is_local = is_local
+        self._changed = threading.Condition()
+        self._deliveries: Deque[Delivery] = collections.deque(
+            maxlen=DELIVERIES_KEPT
+        )
+        # Of each incident: its deliveries, of which the first is due. When,
+        # tells the heap: instant, number, incident.
+        self._waiting: Dict[str, Deque[_Waiting]] = {}
+        self._due: List[Tuple[float, int, str]] = []
+        self._numbers = itertools.count()
+        self._thread: Optional[threading.Thread] = None
+        self._connection: Optional[HTTPConnection] = None
+
+    @property
+    def deliveries(self) -> List[Delivery]:
+        """All attempts that have ended, the last 10 000 in their order."""
+        with self._changed:
+            return list(self._deliveries)
+
+    def rotate(self, secret: Optional[str] = None) -> None:
+        """Change the secret. Deliveries have two signatures from then on.
+
+        :param secret: the new one; None: end the change, so that only the
+            newest secret signs
+        :raises ValueError: it is empty
+        """
+        old = self.secrets[:1]
+        new = () if secret is None else _checked_secrets(secret)
+        self.secrets = (*new, *old)
+
+    def wait(self, timeout: float = 60.0) -> bool:
+        """Wait until nothing is to be delivered.
+
+        :param timeout: seconds
+        :returns: False if something still is
+        """
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._waiting, timeout=timeout
+            )
+
+    # -- What the sandbox calls ---------------------------------------------
+
+    def put(self, url: str, event: Record, subject: str) -> None:
+        """Deliver an event, after those of the same subject."""
+        if self.is_local and not _is_on_loopback(url):
+            return
+        delivery_id = str(uuid.uuid4())
+        with self._changed:
+            if subject not in self._waiting:
+                self._waiting[subject] = collections.deque()
+                self._schedule(subject, 0)
+            for _ in range(1 + self.twice):
+                one = _Waiting(delivery_id, url, event, subject)
+                self._waiting[subject].append(one)
+            if self._thread is None:
+                self._thread = _started(self._run)
+                self._thread.name = f"webhook {self.id}"
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Throw away what is not delivered, and end the thread."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._waiting.clear()
+            self._due.clear()
+            self._changed.notify_all()
+        while thread is not None and thread.is_alive():
+            connection = self._connection
+            try:
+                if connection is not None and connection.sock is not None:
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            except (OSError, AttributeError):
+                pass  # it has ended by itself
+            thread.join(0.02)
+
+    # -- The thread ---------------------------------------------------------
+
+    def _schedule(self, subject: str, pause: float) -> None:
+        instant = time.monotonic() + pause
+        heapq.heappush(self._due, (instant, next(self._numbers), subject))
+
+    def _run(self) -> None:
+        while True:
+            waiting = self._next()
+            if waiting is None:
+                return
+            status = self._send(waiting)
+            with self._changed:
+                if self._is_current():
+                    self._settle(waiting, status)
+
+    def _is_current(self) -> bool:
+        return self._thread is threading.current_thread()
+
+    def _next(self) -> Optional[_Waiting]:
+        """What is due, once something is; None: there will be nothing."""
+        with self._changed:
+            while self._is_current():
+                pause = None
+                if self._due:
+                    pause = self._due[0][0] - time.monotonic()
+                    if pause <= 0:
+                        subject = heapq.heappop(self._due)[2]
+                        return self._waiting[subject][0]
+                self._changed.wait(pause)
+        return None
+
+    def _settle(self, waiting: _Waiting, status: int) -> None:
+        """Note an attempt; plan the next one, or what comes behind it."""
+        attempt = Delivery(waiting.id, waiting.event_type, status)
+        self._deliveries.append(attempt)
+        subject, queue = waiting.subject, self._waiting[waiting.subject]
+        is_again = status >= 500 or status in (0, 429)
+        if is_again and waiting.attempts < len(WEBHOOK_PAUSES):
+            self._schedule(subject, WEBHOOK_PAUSES[waiting.attempts])
+            waiting.attempts += 1
+            return
+        queue.popleft()
+        if queue:
+            self._schedule(subject, 0)
+        else:
+            del self._waiting[subject]
+            self._changed.notify_all()
+
+    def _send(self, waiting: _Waiting) -> int:
+        """The status of the receiver's answer; 0: there is none."""
+        parts = urlsplit(waiting.url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        target = (parts.path or "/") + (parts.query and f"?{parts.query}")
+        end = time.monotonic() + WEBHOOK_TIMEOUT
+        connection = kind(parts.netloc, timeout=WEBHOOK_TIMEOUT)
+        self._connection = connection
+        try:
+            headers = self._headers(waiting)
+            connection.request("POST", target, waiting.body, headers)
+            left = max(0.001, end - time.monotonic())
+            connection.sock.settimeout(left)
+            return connection.getresponse().status
+        except (OSError, HTTPException, ValueError):
+            return 0  # ValueError: the name is none that can be looked up
+        finally:
+            self._connection = None
+            connection.close()
+
+    def _headers(self, waiting: _Waiting) -> Dict[str, str]:
+        signatures = [
+            "v1=" + hmac.new(s.encode(), waiting.body, "sha256").hexdigest()
+            for s in self.secrets
+        ]
+        return {
+            **self.custom_headers,
+            "Content-Type": "application/json",
+            "User-Agent": "PagerDuty-Webhook/V3.0",
+            "X-PagerDuty-Signature": ",".join(signatures),
+            "X-Webhook-Id": waiting.id,
+            "X-Webhook-Subscription": self.id,
+            "Connection": "close",
+        }
+
+
+def _webhook_url(url: Any) -> str:
+    """The URL, if something can be delivered there.
+
+    :raises ValueError: it is none of HTTP
+    """
+    pattern = r"https?://[^/?#@\s]+([/?#][!-~]*)?"
+    if not isinstance(url, str) or not re.fullmatch(pattern, url, re.ASCII):
+        raise ValueError(f"{url!r} is no URL that webhooks can be sent to")
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:  # A port may be none, and raise.
+        raise ValueError(f"{url!r} names no host, or no port")
+    return url
+
+
+def _checked_secrets(secret: Union[str, Iterable[str]]) -> Tuple[str, ...]:
+    """The secrets, one or several.
+
+    :raises ValueError: there is none, or one is empty
+    """
+    secrets = (secret,) if isinstance(secret, str) else tuple(secret)
+    if not secrets or not all(s.encode("utf-8") for s in secrets):
+        raise ValueError("secret must not be empty")
+    return secrets
+
+
+def _is_on_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    is_number = re.fullmatch(r"127\.\d+\.\d+\.\d+", host, re.ASCII)
+    return host in ("localhost", "::1") or is_number is not None
+
+
+class _Webhooks:
+    """Tells the webhooks what has happened."""
+
+    def __init__(self, store: _Store) -> None:
+        self.store = store
+        self.webhooks: Dict[str, Webhook] = {}
+
+    def subscribe(
+        self, content: Record, secrets: Tuple[str, ...], **options: bool
+    ) -> Webhook:
+        """Make a subscription, and the record of it."""
+        record = self.store.add(_SUBSCRIPTIONS, {"active": True, **content})
+        webhook = Webhook(record["id"], secrets, **options)
+        self.webhooks[webhook.id] = webhook
+        self.settle(record)
+        return webhook
+
+    def settle(self, record: Record) -> None:
+        """Take out of a record what no answer is to show."""
+        method = {**record["delivery_method"], "temporarily_disabled": False}
+        headers = method.get("custom_headers") or []
+        method["custom_headers"] = [
+            {**h, "value": "<redacted>"} for h in headers
+        ]
+        method.pop("secret", None)
+        record["delivery_method"] = method
+        webhook = self.webhooks[record["id"]]
+        webhook.custom_headers = {h["name"]: h["value"] for h in headers}
+
+    def tell(
+        self, event_type: str, data: Record, owner: Record, agent: Any = None
+    ) -> None:
+        """Deliver an event to all who want it.
+
+        :param data: its data
+        :param owner: the incident or service that it is about
+        :param agent: a reference to who has done it, or None
+        """
+        if not self.webhooks:
+            return
+        event = self._event(event_type, data, agent)
+        for record in self.store.all(_SUBSCRIPTIONS):
+            webhook = self.webhooks.get(record["id"])
+            if webhook is not None and _is_wanted(record, event_type, owner):
+                url = record["delivery_method"]["url"]
+                webhook.put(url, event, owner["id"])
+
+    def ping(self, record: Record, agent: Any) -> None:
+        """Deliver an event on trial."""
+        webhook = self.webhooks.get(record["id"])
+        if webhook is not None:
+            data = {"message": "Hello from your friend Pagey!", "type": "ping"}
+            event = self._event("pagey.ping", data, agent)
+            url = record["delivery_method"]["url"]
+            webhook.put(url, event, "")
+
+    def _event(self, event_type: str, data: Record, agent: Any) -> Record:
+        return {
+            "id": f"01{uuid.uuid4().hex[:24].upper()}",
+            "event_type": event_type,
+            "resource_type": event_type.partition(".")[0],
+            "occurred_at": _spelled(_now(), "milliseconds"),
+            "agent": agent,
+            "client": None,
+            "data": data,
+        }
+
+    def created(self, record: Record, agent: Any = None) -> None:
+        event = {
+            "incident": "incident.triggered",
+            "service": "service.created",
+        }.get(record.get("type", ""))
+        if event is not None:
+            self.tell(event, _event_data(record), record, agent)
+
+    def updated(self, record: Record, before: Record, agent: Any) -> None:
+        """Tell what an update has changed."""
+        if record["type"] == "service":
+            self.tell("service.updated", _event_data(record), record, agent)
+        if record["type"] != "incident":
+            return
+        self.status_changed(record, before["status"], agent)
+        for name, event in _EVENT_OF_PROPERTY.items():
+            if record.get(name) != before.get(name):
+                self.tell(event, _event_data(record), record, agent)
+
+    def status_changed(
+        self, incident: Record, before: str, agent: Any = None
+    ) -> None:
+        """Tell that an incident has another status, if it has."""
+        status = incident["status"]
+        if status != before:
+            event = _EVENT_OF_STATUS.get(status) or _EVENT_OF_TRIGGERED[before]
+            self.tell(event, _event_data(incident), incident, agent)
+
+    def deleted(self, record: Record, agent: Any) -> None:
+        if record.get("type") == "service":
+            self.tell("service.deleted", _event_data(record), record, agent)
+
+    def sent(self, request: Request, content: Any, agent: Any) -> None:
+        """Tell what was sent for an incident, such as a note."""
+        operation = f"{request.method} {request.endpoint}"
+        if not self.webhooks or operation not in _EVENT_OF_REQUEST:
+            return
+        event, kind = _EVENT_OF_REQUEST[operation]
+        incident = self.store.find("/".join(request.path.split("/")[:3]))
+        if isinstance(content, list):
+            content = {"custom_fields": content}
+        data = {**content, "incident": _reference(incident), "type": kind}
+        if kind == "incident_note":
+            names = ("id", "content", "incident", "type")
+            data = {name: data.get(name) for name in names}
+            data["trimmed"] = False
+        self.tell(event, data, incident, agent)
+
+    def stop(self) -> None:
+        for webhook in self.webhooks.values():
+            webhook.stop()
+
+
+def _is_wanted(record: Record, event_type: str, owner: Record) -> bool:
+    """Is an event one that a subscription is about?"""
+    if not record.get("active") or event_type not in record["events"]:
+        return False
+    wanted = record.get("filter") or {}
+    kind = wanted.get("type", "account_reference")
+    if kind == "service_reference":
+        service = owner.get("service", owner)
+        return bool(_id_of(service) == wanted.get("id"))
+    if kind == "team_reference":
+        teams = owner.get("teams") or ()
+        return wanted.get("id") in [_id_of(team) for team in teams]
+    return True
+
+
+# ---------------------------------------------------------------------------
 # The REST API
 # ---------------------------------------------------------------------------
 
@@ -1090,6 +1552,8 @@ _REQUIRED = {
 # What a client cannot set.
 _FIXED = {"id", "self", "html_url", "summary", "created_at", "resolved_at"}
 _FIXED.update(_BYLINES, ["last_status_change_at"])
+# Of answers without a body.
+_BARE_STATUS = {f"POST {_SUBSCRIPTIONS}/{{id}}/ping": 202}
 
 
 def _place(endpoint: str) -> str:
@@ -1144,12 +1608,41 @@ def _writable(content: Record) -> Record:
     return writable
 
 
+def _check_subscription(content: Record) -> None:
+    """Refuse a webhook subscription that nothing could be delivered to."""
+    method = content.get("delivery_method")
+    method = method if isinstance(method, dict) else {}
+    headers = method.get("custom_headers") or []
+    try:
+        _webhook_url(method.get("url"))
+    except ValueError as error:
+        raise _error(400, f"Delivery method: {error}") from None
+    if not isinstance(headers, list) or not all(map(_is_header, headers)):
+        raise _error(400, "Custom headers must be pairs of name and value")
+    if not isinstance(content.get("events"), list):
+        raise _error(400, "Events must be a list")
+    if not isinstance(content.get("filter") or {}, dict):
+        raise _error(400, "Filter must be an object")
+
+
+def _is_header(header: Any) -> bool:
+    """Is it a custom header that can be sent?"""
+    if not isinstance(header, dict):
+        return False
+    field = f"{header.get('name')}: {header.get('value')}"
+    return isinstance(header.get("value"), str) and bool(
+        _FIELD.fullmatch(field) and re.fullmatch("[ -~]*", field)
+    )
+
+
 class _RestAPI:
     """Serves collections and their records, and a few endpoints that are
     like no others."""
 
-    def __init__(self, store: _Store, lists: _Lists) -> None:
-        self.store, self.lists = store, lists
+    def __init__(
+        self, store: _Store, lists: _Lists, webhooks: _Webhooks
+    ) -> None:
+        self.store, self.lists, self.webhooks = store, lists, webhooks
         # By method and endpoint, or else by method and what there is.
         self.routes: Dict[str, Callable[[Request, Any], Any]] = {
             "GET /users/me": self.me,
@@ -1157,6 +1650,10 @@ class _RestAPI:
             "PUT /incidents": self.update,
             "PUT /incidents/{id}/alerts": self.update,
             "POST /schedules/{id}/overrides": self.override,
+            f"POST {_SUBSCRIPTIONS}": self.subscribe,
+            f"PUT {_SUBSCRIPTIONS}/{{id}}": self.resubscribe,
+            f"POST {_SUBSCRIPTIONS}/{{id}}/enable": self.enable,
+            f"POST {_SUBSCRIPTIONS}/{{id}}/ping": self.ping,
             "POST collection": self.create,
             "DELETE collection": self.clear,
             "GET record": self.read,
@@ -1181,8 +1678,9 @@ class _RestAPI:
         serve = self.routes.get(f"{method} {place}", self.act)
         serve = self.routes.get(f"{method} {endpoint}", serve)
         content = serve(request, content)
+        self.webhooks.sent(request, content, self._agent(request))
         if content is None:
-            return 204, None
+            return _BARE_STATUS.get(f"{method} {endpoint}", 204), None
         status = 201 if f"{method} {place}" == "POST collection" else 200
         name = operation.response
         return status, content if name is None else {name: content}
@@ -1213,6 +1711,8 @@ class _RestAPI:
 
     def create(self, request: Request, content: Any) -> Any:
         created = [self._create(request.path, c) for c in _listed(content)]
+        for record in created:
+            self.webhooks.created(record, self._agent(request))
         return created if isinstance(content, list) else created[0]
 
     def _create(self, path: str, content: Record) -> Record:
@@ -1277,25 +1777,67 @@ class _RestAPI:
     def _update(
         self, request: Request, path: str, record: Record, content: Record
     ) -> Record:
-        content = _writable(content)
+        content, before = _writable(content), {**record}
         status = content.get("status", record.get("status"))
         if record["type"] == "incident" and status != record["status"]:
-            user = self.store.user(request.headers["from"])
-            actor = _reference(user or self.store.first("/users"))
-            self.store.set_status(record, status, actor)
+            self.store.set_status(record, status, self._actor(request))
         record.update(content)
         record["summary"] = _summary(record)
         self.store.changed(path, record, content)
+        self.webhooks.updated(record, before, self._agent(request))
         return record
 
+    def _actor(self, request: Request) -> Record:
+        """Who has sent a request."""
+        user = self.store.user(request.headers["from"])
+        return _reference(user or self.store.first("/users"))
+
+    def _agent(self, request: Request) -> Optional[Record]:
+        """The same for webhooks, for which no user is made."""
+        if not self.webhooks.webhooks or not self.store.all("/users"):
+            return None
+        return self._actor(request)
+
     def delete(self, request: Request, content: None) -> None:
-        self.store.find(request.path)
+        record = self.store.find(request.path)
+        self.webhooks.deleted(record, self._agent(request))
         path, _, record_id = request.path.rpartition("/")
         self.store.collection(path).remove(record_id)
 
     def clear(self, request: Request, content: None) -> None:
         self.store.collection(request.path).clear()
         self.store.sent.pop(request.path, None)
+
+    # -- Webhook subscriptions ----------------------------------------------
+
+    def subscribe(self, request: Request, content: Any) -> Record:
+        """Make one. No answer but this holds its secret."""
+        self._check(request.path, content, {})
+        _check_subscription(content)
+        secret = uuid.uuid4().hex
+        webhook = self.webhooks.subscribe(_writable(content), (secret,))
+        record = self.store.find(f"{request.path}/{webhook.id}")
+        method = {**record["delivery_method"], "secret": secret}
+        return {**record, "delivery_method": method}
+
+    def resubscribe(self, request: Request, content: Any) -> Any:
+        record = self.store.find(request.path)
+        _check_subscription({**record, **content})
+        self.update(request, content)
+        webhook = self.webhooks.webhooks.get(record["id"])
+        if webhook is not None and "delivery_method" in content:
+            self.webhooks.settle(record)
+            webhook.is_local = True
+        return record
+
+    def enable(self, request: Request, content: Any) -> Record:
+        record = self.store.find(request.path.rpartition("/")[0])
+        record["active"] = True
+        return record
+
+    def ping(self, request: Request, content: Any) -> None:
+        record = self.store.find(request.path.rpartition("/")[0])
+        self.webhooks.ping(record, self._agent(request))
 
     # -- Everything else ----------------------------------------------------
 
@@ -1371,8 +1913,8 @@ def _payload(event: Record, *required: str) -> Record:
 class _EventsAPI:
     """Makes incidents of the first service out of events."""
 
-    def __init__(self, store: _Store) -> None:
-        self.store = store
+    def __init__(self, store: _Store, webhooks: _Webhooks) -> None:
+        self.store, self.webhooks = store, webhooks
         self.routes = {
             "/v2/enqueue": self.alert,
             "/v2/change/enqueue": self.change,
@@ -1405,8 +1947,10 @@ class _EventsAPI:
         if action == "trigger" and not is_open:
             self.incidents[key] = self._open(key[1], event["payload"])
         if action != "trigger" and is_open:
+            before = incident["status"]
             status = _STATUS_OF_ACTION[str(action)]
             self.store.set_status(incident, status, None)
+            self.webhooks.status_changed(incident, before)
         return {"message": "Event processed", "dedup_key": dedup_key}
 
     def _open(self, dedup_key: str, payload: Record) -> Record:
@@ -1420,6 +1964,7 @@ class _EventsAPI:
         alert.update(status="triggered", alert_key=dedup_key)
         alert["body"] = {"type": "alert_body", "details": payload}
         self.store.add(f"/incidents/{incident['id']}/alerts", alert)
+        self.webhooks.created(incident)
         return incident
 
     def change(self, event: Record) -> Record:
@@ -1623,8 +2168,9 @@ class Sandbox:
         self._lock = threading.RLock()
         self._store = _Store()
         lists = _Lists(_Meaning(since, until, resolution, order))
-        self._rest = _RestAPI(self._store, lists)
-        self._events = _EventsAPI(self._store)
+        self._webhooks = _Webhooks(self._store)
+        self._rest = _RestAPI(self._store, lists, self._webhooks)
+        self._events = _EventsAPI(self._store, self._webhooks)
         self._oauth = _OAuth(clock)
         # "drop" or an error, and the path of the requests that it strikes.
         self._faults: List[Tuple[Any, Optional[str]]] = []
@@ -1652,6 +2198,7 @@ class Sandbox:
         self._stopping.set()
         if self._server is not None:
             self._server.stop()
+        self._webhooks.stop()
 
     __enter__ = start
 
@@ -1768,6 +2315,53 @@ class Sandbox:
         """Let all OAuth access tokens end now. Refresh tokens stay good."""
         with self._lock:
             self._oauth.revoke()
+
+    def webhook(
+        self,
+        url: str,
+        secret: Union[str, Iterable[str]],
+        twice: bool = False,
+    ) -> Webhook:
+        """Deliver what happens to incidents and services from now on.
+
+        A change by the REST API or by an event is delivered, signed, to the
+        URL; records that :meth:`add` makes are not. What is about the same
+        incident is delivered in its order. An answer is due within 5
+        seconds. Without one, and after 429 and 5xx, a delivery is tried
+        again: three times within 12 seconds in all. After any other answer
+        it is not.
+
+        ``POST /webhook_subscriptions`` makes webhooks, too. These are sent
+        to this computer only, whatever their URL is.
+
+        :param url: of the receiver, http or https
+        :param secret: one or, as while it is being changed, several, of
+            which each signs
+        :param twice: deliver each event twice, as may happen: a receiver
+            has to tell by ``X-Webhook-Id``
+        :raises ValueError: the URL is none, or there is no secret
+        :raises RuntimeError: the sandbox has not been started
+        """
+        secrets = _checked_secrets(secret)
+        content: Record = {
+            "delivery_method": {
+                "type": "http_delivery_method",
+                "url": _webhook_url(url),
+            },
+            "events": _EVENTS,
+            "filter": {"type": "account_reference"},
+        }
+        with self._lock:
+            self._store.url = self.url
+            return self._webhooks.subscribe(
+                content, secrets, twice=twice, is_local=False
+            )
+
+    @property
+    def webhooks(self) -> List[Webhook]:
+        """All webhooks, those of the REST API as well."""
+        with self._lock:
+            return list(self._webhooks.webhooks.values())
 
     def _plan(self, fault: Any, times: int, path: Optional[str]) -> None:
         path = path and "/" + path.strip("/")

@@ -67,8 +67,8 @@ _log = logging.getLogger("pdpyras.webhooks")
 # Settings
 # ---------------------------------------------------------------------------
 
-# Bytes of a body. PagerDuty itself gives up at 256 KB; its Go client reads
-# this much.
+#: Bytes of a body. PagerDuty itself gives up at 256 KB; its Go client reads
+#: this much.
 MAX_BODY = 2 * 1024 * 1024
 
 # Bytes that are read at a time.

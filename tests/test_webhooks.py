@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import pickle
+import queue
 import re
 import signal
 import socket
@@ -36,7 +37,10 @@ import requests
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import pdpyras
+import pdpyras_sandbox
 import pdpyras_webhooks
+from pdpyras_sandbox import Sandbox
 from pdpyras_webhooks import (
     MAX_BODY,
     Seen,
@@ -1234,10 +1238,14 @@ lock = threading.Lock()
 def handler(event):
     with lock, open("handled.txt", "a") as file:
         file.write(event["id"] + "\\n")
+    if event["data"].get("title") == "Fails at first":
+        event["fails"] = True
     marker = event["id"] + ".failed"
     if event.get("fails") and not os.path.exists(marker):
         open(marker, "w").close()
         raise RuntimeError(event)
+    with lock, open("told.txt", "a") as file:
+        print(event["data"].get("number"), event["event_type"], file=file)
 
 
 application = receiver(handler, "sandbox-secret-1", Seen())
@@ -1303,11 +1311,15 @@ class ServerProcess(Client):
 
     def handled(self) -> List[str]:
         """The ids of the events that the handler was called with."""
-        path = os.path.join(self.directory, "handled.txt")
+        return self.lines("handled.txt")
+
+    def lines(self, name: str) -> List[str]:
+        """The lines of a file that the application has written."""
+        path = os.path.join(self.directory, name)
         if not os.path.exists(path):
             return []
         with open(path) as file:
-            return file.read().split()
+            return file.read().splitlines()
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -1421,6 +1433,74 @@ def test_servers_and_a_body_cut_short(running: ServerProcess) -> None:
     assert running.post(body_of("after cut")) == 202
 
 
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """A sandbox whose attempts follow each other sooner."""
+    monkeypatch.setattr(pdpyras_sandbox, "WEBHOOK_PAUSES", (0.02, 0.04))
+    with Sandbox(users=1) as running:
+        yield running
+
+
+@pytest.fixture
+def url(running: ServerProcess) -> str:
+    path = os.path.join(running.directory, "told.txt")
+    if os.path.exists(path):
+        os.unlink(path)
+    return f"http://127.0.0.1:{running.port}/"
+
+
+def test_servers_get_the_webhooks_of_the_sandbox(
+    running: ServerProcess, url: str, box: Sandbox
+) -> None:
+    """Every event is handled once, and those of an incident in order,
+    although each is delivered twice and some fail at first."""
+    hook = box.webhook(url, SECRET, twice=True)
+    with pdpyras.EventsAPISession("any-key") as events:
+        events.url = box.url
+        keys = [
+            events.trigger("Fails at first" if n % 3 == 0 else "Is down", "a")
+            for n in range(9)
+        ]
+        for change in (events.acknowledge, events.resolve):
+            for key in keys:
+                change(key)
+    assert hook.wait(TIMEOUT)
+    told = [line.split() for line in running.lines("told.txt")]
+    for number in range(1, 10):
+        assert [kind for n, kind in told if n == str(number)] == [
+            *("incident.triggered", "incident.acknowledged"),
+            "incident.resolved",
+        ]
+    assert len(told) == 27
+    # Of what failed at first, the first attempt and the repetition.
+    attempts = [attempt.status for attempt in hook.deliveries]
+    assert attempts.count(500) == 9
+    assert attempts.count(202) == 54
+    assert len(attempts) == 63
+    assert len({attempt.id for attempt in hook.deliveries}) == 27
+
+
+def test_servers_and_a_changed_secret(
+    running: ServerProcess, url: str, box: Sandbox
+) -> None:
+    """The receiver knows one of the two with which deliveries are signed; a
+    delivery without it is refused, and does not come again."""
+    hook = box.webhook(url, OLD_SECRET)
+    with pdpyras.APISession("any-key") as session:
+        session.url = box.url
+        path = f"webhook_subscriptions/{hook.id}/ping"
+        session.rpost(path)
+        assert hook.wait(TIMEOUT)
+        hook.rotate(SECRET)
+        session.rpost(path)
+        assert hook.wait(TIMEOUT)
+        hook.rotate()
+        session.rpost(path)
+        assert hook.wait(TIMEOUT)
+    assert [d.status for d in hook.deliveries] == [401, 202, 202]
+    assert running.lines("told.txt") == ["None pagey.ping"] * 2
+
+
 def test_under_asgi() -> None:
     """By a2wsgi, with and without a length."""
     a2wsgi = pytest.importorskip("a2wsgi")
@@ -1459,6 +1539,47 @@ def test_under_asgi() -> None:
     assert asyncio.run(post((b"content-length", b"223"))) == 202
     assert asyncio.run(post((b"transfer-encoding", b"chunked"))) == 202
     assert handler.events == [EVENT, EVENT]
+
+
+def test_the_sample_for_plain_asgi() -> None:
+    """The test of the page defines the application only; here it is run."""
+    with open(GUIDE, encoding="utf-8") as file:
+        samples = [s.code for s in samples_of(file.read())]
+    (code,) = [code for code in samples if "async def" in code]
+    work: queue.Queue[Any] = queue.Queue()
+    names = {
+        "webhook_event": webhook_event,
+        "WebhookError": WebhookError,
+        "secret": SECRET,
+        "work": work,
+    }
+    exec(code, names)
+    application: Any = names["plain_asgi"]
+
+    def post(signature: str, *pieces: bytes) -> int:
+        coming = list(pieces)
+        sent: List[Dict[str, Any]] = []
+
+        async def receive() -> Dict[str, Any]:
+            piece = coming.pop(0)
+            return {"body": piece, "more_body": bool(coming)}
+
+        async def send(message: Dict[str, Any]) -> None:
+            sent.append(message)
+
+        pair = (b"x-pagerduty-signature", signature.encode())
+        with pytest.raises(StopIteration):  # It never has to wait.
+            application({"headers": [pair]}, receive, send).send(None)
+        assert [message["type"] for message in sent] == [
+            *("http.response.start", "http.response.body"),
+        ]
+        return int(sent[0]["status"])
+
+    assert post("v1=" + NEW, BODY[:9], BODY[9:]) == 202
+    assert work.get_nowait() == EVENT
+    assert post(WRONG, BODY) == 401
+    assert post("v1=" + NEW, *[b"x" * MAX_BODY] * 2, b"") == 413
+    assert work.empty()
 
 
 # A Django project of one view, and what it answers.
