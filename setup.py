@@ -1,4 +1,4 @@
-"""The distribution: four modules, one package, and the modules' types."""
+"""The distribution: modules, one package, and the modules' types."""
 
 import os
 import re
@@ -15,6 +15,7 @@ MODULES = [
     "pdpyras_oauth",
     "pdpyras_outbox",
     "pdpyras_sandbox",
+    "pdpyras_tokens",
     "pdpyras_webhooks",
 ]
 

@@ -22,6 +22,7 @@ import requests
 
 import pdpyras
 import pdpyras_oauth
+import pdpyras_tokens
 from pdpyras import PDClientError, PDDeadlineError, PDHTTPError, PDWarning
 from pdpyras_oauth import Authorization, OAuthApp, OAuthSession, TokenCache
 from pdpyras_sandbox import Sandbox
@@ -229,7 +230,7 @@ def test_scopes_may_be_one_text():
     ],
 )
 def test_a_token_is_due_when_little_of_its_life_is_left(life, left, is_due):
-    tokens = pdpyras_oauth._Tokens("a", "", None, life, 5000.0 + left)
+    tokens = pdpyras_tokens.Tokens("a", "", None, life, 5000.0 + left)
     assert tokens.is_due(5000.0) is is_due
 
 

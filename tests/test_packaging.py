@@ -290,6 +290,8 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras_outbox.py",
         "pdpyras_sandbox-stubs",
         "pdpyras_sandbox.py",
+        "pdpyras_tokens-stubs",
+        "pdpyras_tokens.py",
         "pdpyras_webhooks-stubs",
         "pdpyras_webhooks.py",
     }
@@ -299,7 +301,7 @@ def test_the_stubs_are_the_sources(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for module in (
             *("pdpyras", "pdpyras_oauth", "pdpyras_outbox"),
-            *("pdpyras_sandbox", "pdpyras_webhooks"),
+            *("pdpyras_sandbox", "pdpyras_tokens", "pdpyras_webhooks"),
         ):
             stub = archive.read(f"{module}-stubs/__init__.pyi")
             assert stub == archive.read(f"{module}.py")
@@ -309,7 +311,7 @@ def test_the_stubs_are_the_sources(wheel: str) -> None:
 
 def test_an_installed_copy_imports(installed: Environment) -> None:
     names = "pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox, "
-    names += "pdpyras_webhooks, "
+    names += "pdpyras_tokens, pdpyras_webhooks, "
     names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"

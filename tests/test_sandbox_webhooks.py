@@ -538,6 +538,7 @@ def test_only_its_creation_shows_the_secret(session, server, subscribe):
         "type": "http_delivery_method",
         "url": server.url,
         "custom_headers": [{"name": "X-Team", "value": "platform"}],
+        "secret": "that-the-client-chose",
     }
     record, hook = subscribe(delivery_method=method)
     assert len(record["delivery_method"].pop("secret")) == 32

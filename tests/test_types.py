@@ -21,6 +21,7 @@ import pdpyras
 import pdpyras_oauth
 import pdpyras_outbox
 import pdpyras_sandbox
+import pdpyras_tokens
 import pdpyras_webhooks
 from api_toolkit.connector import APIConnector
 from tests import test_packaging
@@ -459,7 +460,7 @@ def public_functions() -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for module in (
         *(pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox),
-        pdpyras_webhooks,
+        *(pdpyras_tokens, pdpyras_webhooks),
     ):
         exported = {
             name: value
