@@ -291,6 +291,20 @@ def test_sixteen_threads_make_one_token_request(app, box, left):
         assert set(sent_tokens(box)) == {"sandbox+access_2"}
 
 
+def test_sixteen_threads_that_are_answered_401_make_one_token_request(
+    app, box
+):
+    session = app.session(url=box.url)
+    session.rget("users/me")
+    box.clear()
+    box.revoke_tokens()
+    box.latency = 0.05
+    results = run_threads(16, lambda: session.rget("users/me")["id"])
+    assert len(set(results)) == 1
+    assert len(token_requests(box)) == 1
+    assert set(sent_tokens(box)[-16:]) == {"sandbox+access_2"}
+
+
 def test_threads_share_the_failure_that_they_have_waited_for(identity, box):
     session = make_app(identity.url).session(url=box.url)
 
