@@ -23,7 +23,8 @@ variable.
 
 The rules are those of PagerDuty's pages "OAuth Functionality", "Obtaining an
 App OAuth Token" and "Obtaining a User OAuth Token via Code Grant", and of RFC
-6749, RFC 7636 and RFC 8252.
+6749, RFC 7636 and RFC 8252. Who copies single files needs pdpyras_tokens.py
+as well.
 """
 
 import base64
