@@ -1186,7 +1186,11 @@ class _Waiting:
     ) -> None:
         self.id, self.url, self.subject = delivery_id, url, subject
         self.event_type = str(event["event_type"])
-        self.body = json.dumps({"event": event}).encode("utf-8")
+        # Compact, and not in ASCII: who signs what was decoded and encoded
+        # again gets another signature.
+        content = {"event": event}
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        self.body = text.encode("utf-8", "replace")
         self.attempts = 0
 
 
@@ -1278,7 +1282,9 @@ class Webhook:
             self._waiting.clear()
             self._due.clear()
             self._changed.notify_all()
-        while thread is not None and thread.is_alive():
+        # A name that is being looked up is not waited for.
+        end = time.monotonic() + 1
+        while thread and thread.is_alive() and time.monotonic() < end:
             connection = self._connection
             try:
                 if connection is not None and connection.sock is not None:

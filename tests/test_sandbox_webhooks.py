@@ -6,6 +6,7 @@ receivers under real servers are in test_webhooks.py.
 
 import hashlib
 import hmac
+import json
 import math
 import re
 import socket
@@ -116,6 +117,18 @@ def test_an_event_has_the_form_of_the_api(box, session, hook, server):
     assert data["priority"] is None
     assert [a["type"] for a in data["assignees"]] == ["user_reference"]
     assert "incident_number" not in data
+    # Who signs what was decoded and encoded again gets another signature.
+    (request,) = server.requests
+    assert '"title":"Größe 100 %"'.encode() in request.body
+    assert json.dumps(request.json).encode() != request.body
+
+
+def test_text_that_is_no_unicode_is_delivered_all_the_same(
+    events, hook, server
+):
+    events.trigger("half \ud83d of a pair", "db1")
+    (event,) = received(hook, server)
+    assert event["data"]["title"] == "half ? of a pair"
 
 
 def test_a_delivery_has_the_headers_of_the_api(events, hook, server):
