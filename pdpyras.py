@@ -3562,7 +3562,7 @@ class _PagePosition:
         """Why this page cannot be asked for; "" if it can."""
         return ""
 
-    def next_page(self: _Position, page: _Page) -> Optional[_Position]:
+    def next_page(self, page: _Page) -> Optional["_PagePosition"]:
         """The position of the page after this one; None if there is none.
 
         :param page: the API's answer for this position
