@@ -667,6 +667,7 @@ class PDHTTPError(PDClientError):
     request_id: Optional[str]
     code: Optional[int]
     errors: List[str]
+    response: Response
 
     # What was asked for and the status, where the message is no more than
     # that and the beginning of the body.
@@ -2531,8 +2532,45 @@ def wrapped_entities(method: _Method) -> _Method:
     return cast(_Method, call)
 
 
+def _checks_names(method: _Method) -> _Method:
+    """Make a method say more of a keyword argument that it does not know.
+
+    :raises TypeError: there is one
+    """
+    names = list(signature(method).parameters)[1:]
+    known = frozenset(names)
+
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not known.issuperset(kwargs):
+            raise _unknown_argument(f"{method.__name__}()", kwargs, names)
+        return method(*args, **kwargs)
+
+    return cast(_Method, call)
+
+
+def _unknown_argument(
+    called: str, given: Iterable[str], known: Sequence[str]
+) -> TypeError:
+    """What to raise for a keyword argument that is not known."""
+    import difflib  # Rarely needed.
+
+    name = next(name for name in given if name not in known)
+    text = f"{called} got an unexpected keyword argument {name!r}"
+    similar = difflib.get_close_matches(name.lower(), known, 1, cutoff=0.7)
+    if similar:
+        return TypeError(f"{text}: did you mean `{similar[0]}`?")
+    if "params" not in known:
+        return TypeError(f"{text}. It takes {', '.join(known)}.")
+    body = "; a body goes into `json`" if "json" in known else ""
+    return TypeError(
+        f"{text}. Query parameters go into `params`: "
+        f"params={{{name!r}: ...}}{body}."
+    )
+
+
 def _wrapped_request(
-    session: Any, http_method: str, url: Any, kwargs: Dict[str, Any]
+    session: Any, http_method: str, url: Any, kwargs: Any
 ) -> Tuple[_LocatedURL, Dict[str, Any], Callable[[Any], Any]]:
     """Wrap the body of a request, if the endpoint wants that.
 
@@ -5072,6 +5110,7 @@ def _new_history(
 class _HistoryMethods:
     """The methods of :class:`APISession` that read histories."""
 
+    @_checks_names
     def iter_history(
         self: Any,
         url: Union[str, HistoryWindow],
@@ -5125,6 +5164,7 @@ class _HistoryMethods:
         records = _history_records(self, reader, place, item_hook)
         return HistoryIterator(records, place)
 
+    @_checks_names
     def plan_history(
         self: Any,
         url: str,
@@ -5860,9 +5900,10 @@ _REQUEST_PARAMETERS = (
     *("allow_redirects", "proxies", "hooks", "stream", "verify", "cert"),
     "json",
 )
+_REQUEST_NAMES = frozenset(_REQUEST_PARAMETERS)
 
 
-def _name_arguments(args: List[Any], kwargs: Dict[str, Any]) -> None:
+def _name_arguments(args: List[Any], kwargs: Any) -> None:
     """Turn arguments given by position into keyword arguments.
 
     :raises TypeError: there are too many, or one is given twice; then all
@@ -5875,6 +5916,21 @@ def _name_arguments(args: List[Any], kwargs: Dict[str, Any]) -> None:
     if not is_clear:
         kwargs.clear()
         raise TypeError("Too many arguments, or one that is given twice.")
+
+
+def _check_names(
+    method: str, full_url: str, options: Iterable[str], send: Any
+) -> None:
+    """See that a session of requests takes these keyword arguments.
+
+    :param send: its method ``request``; a stand-in may take more than usual
+    :raises TypeError: it does not take one of them
+    """
+    taken = signature(send).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    known = [*_REQUEST_PARAMETERS, "deadline", *taken]
+    if not takes_any and not set(known).issuperset(options):
+        raise _unknown_argument(f"{method} {full_url}", options, known)
 
 
 class _KeepAuthorization(AuthBase):
@@ -6232,13 +6288,69 @@ def _forget_connections(adapter: HTTPAdapter) -> None:
     adapter.__setstate__(adapter.__getstate__())  # type: ignore
 
 
-if TYPE_CHECKING:  # Python before 3.8 has no protocols.
-    from typing import Protocol
+if TYPE_CHECKING:  # Old Pythons have none of these.
+    from typing_extensions import Literal, Protocol, TypedDict, Unpack
+
+    _AuthType = Literal["token", "bearer", "oauth2"]
+    _Region = Literal["us", "eu"]
+    _Severity = Literal["critical", "error", "warning", "info"]
+    _Timeout = Union[None, float, Tuple[Optional[float], Optional[float]]]
 
     class _Credential(Protocol):
         def token(self) -> str: ...
 
         def renew(self, refused: str) -> None: ...
+
+    class _BodylessOptions(TypedDict, total=False):
+        params: Any
+        headers: Optional[Mapping[str, Any]]
+        timeout: _Timeout
+        deadline: Optional[float]
+        cookies: Any
+        files: Any
+        auth: Any
+        allow_redirects: bool
+        proxies: Any
+        hooks: Any
+        stream: Optional[bool]
+        verify: Union[None, bool, str]
+        cert: Union[None, str, Tuple[str, str]]
+
+    class _JSONOptions(_BodylessOptions, total=False):
+        json: Any
+
+    class _Options(_JSONOptions, total=False):
+        data: Any
+
+    class _IterationOptions(TypedDict, total=False):
+        params: Any
+        page_size: Optional[int]
+        item_hook: Optional[_ItemHook]
+        total: bool
+        json: Any
+        prefetch: Optional[int]
+        paginate: Optional[bool]
+        deadline: Optional[float]
+
+    class _EventOptions(TypedDict, total=False):
+        severity: _Severity
+        payload: Optional[Mapping[str, Any]]
+        custom_details: Optional[Mapping[str, Any]]
+        images: Optional[Sequence[Mapping[str, Any]]]
+        links: Optional[Sequence[Mapping[str, Any]]]
+        component: Optional[str]
+        group: Optional[str]
+        class_: Optional[str]
+        client: Optional[str]
+        client_url: Optional[str]
+        timestamp: Union[None, str, datetime]
+        deadline: Optional[float]
+
+else:
+    _AuthType = _Region = _Severity = str
+    _BodylessOptions = _JSONOptions = _Options = Any
+    _IterationOptions = _EventOptions = _Timeout = Any
+    Unpack = {Any: Any}  # What it is given.
 
 
 def _copied_jar(cookies: Any) -> Any:
@@ -6442,7 +6554,7 @@ class PDSession(_FastTransport, _Transport):
         debug: bool = False,
         name: Optional[str] = None,
         url: Any = None,
-        region: Optional[str] = None,
+        region: Optional[_Region] = None,
     ) -> None:
         api_key = _masked(api_key)
         if name is not None:
@@ -6504,14 +6616,17 @@ class PDSession(_FastTransport, _Transport):
                 )
             self.url = self._regions[region]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "retry":
-            value = _RetryLimits(value)
-        elif name == "api_key":
-            value = _masked(value)  # For who looks at the frames.
-        elif name == "url" and not isinstance(value, str):
-            value = str(value)
-        super().__setattr__(name, value)
+    # With it, checkers would take every name for an attribute.
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "retry":
+                value = _RetryLimits(value)
+            elif name == "api_key":
+                value = _masked(value)  # For who looks at the frames.
+            elif name == "url" and not isinstance(value, str):
+                value = str(value)
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.trunc_key} at {self.url}>"
@@ -6733,7 +6848,12 @@ class PDSession(_FastTransport, _Transport):
     def _request_options(
         self, method: str, full_url: str, options: Dict[str, Any]
     ) -> Dict[str, Any]:
-        """Keyword arguments for requests, from those of the caller."""
+        """Keyword arguments for requests, from those of the caller.
+
+        :raises TypeError: requests would not take one of them
+        """
+        if not _REQUEST_NAMES.issuperset(options):
+            _check_names(method, full_url, options, self.parent.request)
         user_headers = options.get("headers") or {}
         headers = self.prepare_headers(method, user_headers)
         if options.get("files") and "content-type" not in {
@@ -6796,7 +6916,7 @@ class PDSession(_FastTransport, _Transport):
     # -- Sending ------------------------------------------------------------
 
     def request(  # type: ignore[override]
-        self, method: str, url: str, *args: Any, **kwargs: Any
+        self, method: str, url: str, *args: Any, **kwargs: Unpack[_Options]
     ) -> Response:
         """Make a request, and repeat it as the settings say.
 
@@ -6819,13 +6939,13 @@ class PDSession(_FastTransport, _Transport):
         if args:
             positional, args = list(args), ()
             _name_arguments(positional, kwargs)
-        self._mask(kwargs)
+        given = self._mask(kwargs)
         method = self._permitted(method)
         full_url = self.normalize_url(url)
         self._warn_of_plain_http(full_url)
-        seconds = kwargs.pop("deadline", _SESSION_DEADLINE)
+        seconds = given.pop("deadline", _SESSION_DEADLINE)
         deadline = self._begin_deadline(seconds)
-        options = self._request_options(method, full_url, kwargs)
+        options = self._request_options(method, full_url, given)
         attempts = _Attempts(self, method, full_url, options, deadline)
         options["headers"].progress = attempts.progress
         unwanted = getattr(url, "unwanted", None)
@@ -6868,52 +6988,63 @@ class PDSession(_FastTransport, _Transport):
 
     # What is given with a call must be masked in every function on the way.
 
-    def _mask(self, options: Dict[str, Any]) -> None:
-        if not self._confidential.isdisjoint(options):
-            options.update(_masked_options(options, self._confidential))
+    def _mask(self, options: Any) -> Dict[str, Any]:
+        """The same keyword arguments of a request, some of them hidden."""
+        given: Dict[str, Any] = options
+        if not self._confidential.isdisjoint(given):
+            given.update(_masked_options(given, self._confidential))
+        return given
 
-    def get(self, url: Any, **kwargs: Any) -> Response:
+    def get(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method GET."""
-        self._mask(kwargs)
-        return super().get(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().get(url, **given)
 
-    def options(self, url: Any, **kwargs: Any) -> Response:
+    def options(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method OPTIONS."""
-        self._mask(kwargs)
-        return super().options(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().options(url, **given)
 
-    def head(self, url: Any, **kwargs: Any) -> Response:
+    def head(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method HEAD."""
-        self._mask(kwargs)
-        return super().head(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().head(url, **given)
 
     def post(
-        self, url: Any, data: Any = None, json: Any = None, **kwargs: Any
+        self,
+        url: Any,
+        data: Any = None,
+        json: Any = None,
+        **kwargs: Unpack[_BodylessOptions],
     ) -> Response:
         """As :meth:`request`, with the method POST."""
-        kwargs.update(data=data, json=json)
+        kwargs.update(data=data, json=json)  # type: ignore[call-arg]
         data = json = None
-        self._mask(kwargs)
-        return super().post(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().post(url, **given)
 
-    def put(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
+    def put(
+        self, url: Any, data: Any = None, **kwargs: Unpack[_JSONOptions]
+    ) -> Response:
         """As :meth:`request`, with the method PUT."""
-        kwargs.update(data=data)
+        kwargs.update(data=data)  # type: ignore[call-arg]
         data = None
-        self._mask(kwargs)
-        return super().put(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().put(url, **given)
 
-    def patch(self, url: Any, data: Any = None, **kwargs: Any) -> Response:
+    def patch(
+        self, url: Any, data: Any = None, **kwargs: Unpack[_JSONOptions]
+    ) -> Response:
         """As :meth:`request`, with the method PATCH."""
-        kwargs.update(data=data)
+        kwargs.update(data=data)  # type: ignore[call-arg]
         data = None
-        self._mask(kwargs)
-        return super().patch(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().patch(url, **given)
 
-    def delete(self, url: Any, **kwargs: Any) -> Response:
+    def delete(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method DELETE."""
-        self._mask(kwargs)
-        return super().delete(url, **kwargs)
+        given = self._mask(kwargs)
+        return super().delete(url, **given)
 
     def _attempt(
         self,
@@ -7058,6 +7189,7 @@ class _Collections(PDSession):
     #: False ends an iteration at an error status, instead of raising it.
     require_complete_results: bool = True
 
+    @_checks_names
     def iter_all(
         self,
         url: str,
@@ -7135,6 +7267,7 @@ class _Collections(PDSession):
             params = [*_as_pairs(params), ("limit", page_size)]
         return {"params": params}
 
+    @_checks_names
     def iter_cursor(
         self,
         url: str,
@@ -7193,7 +7326,9 @@ class _Collections(PDSession):
     iter_history = _HistoryMethods.iter_history
     plan_history = _HistoryMethods.plan_history
 
-    def list_all(self, url: str, **kwargs: Any) -> List[Any]:
+    def list_all(
+        self, url: str, **kwargs: Unpack[_IterationOptions]
+    ) -> List[Any]:
         """All records of a collection.
 
         :param url: path or URL of the collection
@@ -7205,7 +7340,10 @@ class _Collections(PDSession):
         return list(self.iter_all(url, **kwargs))
 
     def dict_all(
-        self, path: str, by: str = "id", **kwargs: Any
+        self,
+        path: str,
+        by: str = "id",
+        **kwargs: Unpack[_IterationOptions],
     ) -> Dict[Any, Any]:
         """All records of a collection, by the value of an attribute.
 
@@ -7218,6 +7356,7 @@ class _Collections(PDSession):
         """
         return {item[by]: item for item in self.iter_all(path, **kwargs)}
 
+    @_checks_names
     def find(
         self,
         resource: str,
@@ -7540,7 +7679,7 @@ class APISession(_Collections):
         "eu": "https://api.eu.pagerduty.com",
     }
 
-    _auth_type: str = "token"
+    _auth_type: _AuthType = "token"
     _api_key_access: Optional[str] = None
     _subdomain: Optional[str] = None
 
@@ -7548,12 +7687,12 @@ class APISession(_Collections):
         self,
         api_key: Union[str, "_Credential"],
         default_from: Optional[str] = None,
-        auth_type: str = "token",
+        auth_type: _AuthType = "token",
         debug: bool = False,
         name: Optional[str] = None,
         default_sender: Optional[str] = None,
         url: Any = None,
-        region: Optional[str] = None,
+        region: Optional[_Region] = None,
     ) -> None:
         api_key = _masked(api_key)
         self.api_call_counts = {}
@@ -7577,12 +7716,12 @@ class APISession(_Collections):
     # -- Credentials --------------------------------------------------------
 
     @property
-    def auth_type(self) -> str:
+    def auth_type(self) -> _AuthType:
         """Kind of the key: ``token``, ``bearer`` or ``oauth2``."""
         return self._auth_type
 
     @auth_type.setter
-    def auth_type(self, auth_type: str) -> None:
+    def auth_type(self, auth_type: _AuthType) -> None:
         if auth_type not in ("token", "bearer", "oauth2"):
             raise AttributeError(
                 "auth_type must be 'token', 'bearer' or 'oauth2', not "
@@ -7776,31 +7915,41 @@ class APISession(_Collections):
 
     @resource_url
     @auto_json
-    def jget(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def jget(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """GET; return the decoded body. See :meth:`rget` for the rest."""
         return self.get(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
-    def jpost(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def jpost(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """POST; return the decoded body. See :meth:`rget` for the rest."""
         return self.post(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
-    def jput(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def jput(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """PUT; return the decoded body. See :meth:`rget` for the rest."""
         return self.put(cast(str, url), **kwargs)
 
     @resource_url
     @auto_json
-    def jpatch(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def jpatch(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """PATCH; return the decoded body. See :meth:`rget` for the rest."""
         return self.patch(cast(str, url), **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rget(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def rget(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """GET; return the entity, or one page of a collection, unwrapped.
 
         :param url: path, URL, or resource with ``self``
@@ -7812,13 +7961,17 @@ class APISession(_Collections):
 
     @resource_url
     @wrapped_entities
-    def rpost(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def rpost(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """POST an entity. See :meth:`rput`."""
         return self.post(cast(str, url), **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rput(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def rput(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """PUT an entity, or a list of them where the API updates many.
 
         :param url: path, URL, or resource with ``self``
@@ -7832,14 +7985,16 @@ class APISession(_Collections):
 
     @resource_url
     @wrapped_entities
-    def rpatch(self, url: Union[str, Mapping[str, Any]], **kwargs: Any) -> Any:
+    def rpatch(
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+    ) -> Any:
         """PATCH an entity. See :meth:`rput`."""
         return self.patch(cast(str, url), **kwargs)
 
     @resource_url
     @requires_success
     def rdelete(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Any
+        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
     ) -> Response:
         """DELETE a resource.
 
@@ -7849,9 +8004,10 @@ class APISession(_Collections):
         :returns: the response
         :raises PDHTTPError: the status is no success
         """
-        located, kwargs, _ = _wrapped_request(self, "DELETE", url, kwargs)
-        return self.delete(located, **kwargs)
+        located, options, _ = _wrapped_request(self, "DELETE", url, kwargs)
+        return self.delete(located, **options)
 
+    @_checks_names
     def persist(
         self,
         resource: str,
@@ -8273,7 +8429,7 @@ class _EventsSession(PDSession):
         debug: bool = False,
         name: Optional[str] = None,
         url: Any = None,
-        region: Optional[str] = None,
+        region: Optional[_Region] = None,
         outbox: Any = None,
     ) -> None:
         api_key = _masked(api_key)
@@ -8372,7 +8528,7 @@ class _Guard:
         events: Any,
         alert: Tuple[str, str, Optional[str]],
         resolve: bool,
-        event: Dict[str, Any],
+        event: Any,
     ) -> None:
         summary, source, dedup_key = alert
         signature(events.trigger).bind(summary, source, dedup_key, **event)
@@ -8489,7 +8645,7 @@ class EventsAPISession(_EventsSession):
         summary: str,
         source: str,
         dedup_key: Optional[str] = None,
-        severity: str = "critical",
+        severity: _Severity = "critical",
         payload: Optional[Mapping[str, Any]] = None,
         custom_details: Optional[Mapping[str, Any]] = None,
         images: Optional[Sequence[Mapping[str, Any]]] = None,
@@ -8640,7 +8796,7 @@ class EventsAPISession(_EventsSession):
         source: str,
         dedup_key: Optional[str] = None,
         resolve: bool = True,
-        **event: Any,
+        **event: Unpack[_EventOptions],
     ) -> _Guard:
         """Page somebody if a block of code, or a function, fails.
 

@@ -415,7 +415,7 @@ class OAuthApp:
         client_id: str,
         client_secret: str,
         scopes: Iterable[str] = (),
-        region: str = "us",
+        region: pdpyras._Region = "us",
         subdomain: Optional[str] = None,
         cache: Optional[TokenCache] = None,
         url: str = "https://identity.pagerduty.com",

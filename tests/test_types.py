@@ -13,7 +13,7 @@ import re
 import sys
 import sysconfig
 import venv
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Tuple
 
 import pytest
 
@@ -24,7 +24,8 @@ import pdpyras_sandbox
 import pdpyras_tokens
 import pdpyras_webhooks
 from api_toolkit.connector import APIConnector
-from tests import test_packaging
+from tests import test_docs, test_packaging, wire
+from tests.support import ROOT, read
 
 pytestmark = pytest.mark.ends
 
@@ -229,6 +230,8 @@ REVEALED = {
     "session.subdomain": "str",
     "session.print_debug": "bool",
     "session.debug": "bool",
+    "session.auth_type": "Literal['token'] | Literal['bearer']"
+    " | Literal['oauth2']",
     "session.stagger_cooldown": "float",
     "session.raise_if_http_error": "bool",
     "events.trigger('Disk is full', 'db1.example.com')": "str",
@@ -236,6 +239,7 @@ REVEALED = {
     "error.status_code": "int",
     "error.code": "int | None",
     "error.errors": "list[str]",
+    "error.response": "requests.models.Response",
     "error.request_id": "str | None",
     "pdpyras.TIMEOUT": "int",
     "pdpyras.ITERATION_LIMIT": "float",
@@ -260,10 +264,48 @@ MISTAKES = [
     "pdpyras.canonical_path('users')",
     "pdpyras.PDHTTPError('without a response')",
     "connector.session.gett('users')",
+    "session.max_http_atempts = 5",
+    "session.get('users', timeout='5')",
+    "session.auth_type = 'basic'",
+    "pdpyras.APISession('fake', auth_type='basic')",
+    "pdpyras.APISession('fake', region='de')",
+    "events.trigger('Disk is full', 'db1', severity='fatal')",
+    "events.guard('Backup', 'db1', severity='fatal')",
+    "events.guard('Backup', 'db1', custom_detail={})",
+    "pdpyras_oauth.OAuthApp('id', 'secret', region='de')",
 ]
+
+# Each has a misspelled argument, and what both a type checker and the client
+# itself should say.
+TYPOS = {
+    "session.get('users', parms={})": "params",
+    "session.post('users', jsn={})": "json",
+    "session.put('users/P1', jsn={})": "json",
+    "session.patch('users/P1', headrs={})": "headers",
+    "session.delete('users/P1', deadlin=5)": "deadline",
+    "session.request('GET', 'users', timeot=5)": "timeout",
+    "session.jget('users', parms={})": "params",
+    "session.jpost('users', jsn={})": "json",
+    "session.jput('users/P1', header={})": "headers",
+    "session.jpatch('users/P1', time_out=5)": "timeout",
+    "session.rget('users', parms={})": "params",
+    "session.rpost('users', jsn={})": "json",
+    "session.rput('users/P1', headrs={})": "headers",
+    "session.rpatch('users/P1', dead_line=5)": "deadline",
+    "session.rdelete('users/P1', param={})": "params",
+    "session.list_all('users', parms={})": "params",
+    "session.dict_all('users', pagesize=5)": "page_size",
+    "session.iter_all('users', prefech=2)": "prefetch",
+    "session.iter_cursor('audit/records', itemhook=print)": "item_hook",
+    "session.iter_history('incidents', sinse='2026-01-01')": "since",
+    "session.plan_history('incidents', '2026-01-01', utnil=None)": "until",
+    "session.find('users', 'Jane', attribut='email')": "attribute",
+    "session.persist('users', 'email', {'email': 'j'}, updat=True)": "update",
+}
 
 PREAMBLE = """
 import pdpyras
+import pdpyras_oauth
 from api_toolkit.connector import APIConnector
 
 session = pdpyras.APISession("fake")
@@ -307,24 +349,25 @@ class Installed:
         """The output of this environment's Python."""
         return run(self.python, *arguments, cwd=self.directory)
 
-    def mypy(self, name: str, status: int = 0) -> str:
-        """What mypy says of a file, in its strict mode."""
+    def mypy(self, *names: str, status: int = 0) -> str:
+        """What mypy says of files, in its strict mode."""
         pytest.importorskip("mypy")
         return run(
             *(sys.executable, "-m", "mypy", "--strict"),
             *("--cache-dir", ".mypy", "--no-error-summary"),
-            *("--python-executable", self.python, name),
+            *("--python-executable", self.python, *names),
             cwd=self.directory,
             status=status,
         )
 
-    def pyright(self, name: str) -> str:
+    def pyright(self, name: str, status: int = 0) -> str:
         """What pyright says of a file."""
         pytest.importorskip("pyright")
         return run(
             *(sys.executable, "-m", "pyright", "--pythonpath", self.python),
             name,
             cwd=self.directory,
+            status=status,
         )
 
 
@@ -378,17 +421,107 @@ def test_mypy_knows_the_type_of_each_expression(
     assert dict(zip(REVEALED, plain)) == REVEALED
 
 
-def test_mypy_notices_every_mistake(installed: Installed) -> None:
-    installed.write("mistakes.py", PREAMBLE + "\n".join(MISTAKES) + "\n")
-    said = installed.mypy("mistakes.py", status=1)
+def unnoticed(mistakes: Iterable[str], said: str) -> List[str]:
+    """The lines after the preamble of which a checker says nothing."""
     first = PREAMBLE.count("\n") + 1
-    noticed = {
-        int(n) for n in re.findall(r"^mistakes.py:(\d+): err", said, re.M)
-    }
-    unnoticed = [
-        code for n, code in enumerate(MISTAKES, first) if n not in noticed
+    found = re.findall(r"mistakes.py:(\d+):(?:\d+ -)? error", said)
+    return [
+        code for n, code in enumerate(mistakes, first) if str(n) not in found
     ]
-    assert not unnoticed, said
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_checkers_notice_every_mistake(
+    checker: str, installed: Installed
+) -> None:
+    mistakes = [*MISTAKES, *TYPOS, "session.list_all('users', statuses=[])"]
+    installed.write("mistakes.py", PREAMBLE + "\n".join(mistakes) + "\n")
+    said = getattr(installed, checker)("mistakes.py", status=1)
+    assert not unnoticed(mistakes, said), said
+
+
+def test_mypy_guesses_what_a_misspelled_argument_means(
+    installed: Installed,
+) -> None:
+    installed.write("mistakes.py", PREAMBLE + "\n".join(TYPOS) + "\n")
+    said = installed.mypy("mistakes.py", status=1)
+    guesses = re.findall(r"did you mean \"(\w+)\"", said)
+    assert guesses == list(TYPOS.values()), said
+
+
+@pytest.mark.parametrize("code", TYPOS)
+def test_the_client_guesses_what_a_misspelled_argument_means(
+    code: str, server: wire.Server, session: Any
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        eval(code, {"session": session})
+    assert re.search(
+        f"unexpected keyword argument '.*': did you mean `{TYPOS[code]}`\\?$",
+        str(caught.value),
+    )
+    assert server.requests == []
+
+
+PROGRAMS = [
+    name
+    for name in sorted(os.listdir(os.path.join(ROOT, "examples")))
+    if name.endswith(".py")
+]
+
+
+@pytest.mark.once
+def test_mypy_finds_no_fault_with_the_examples(installed: Installed) -> None:
+    for name in PROGRAMS:
+        installed.write(name, read("examples", name))
+    assert installed.mypy(*PROGRAMS) == ""
+
+
+SAMPLES_PREAMBLE = """
+import pdpyras
+API_KEY: str
+OAUTH_TOKEN: str
+ROUTING_KEY: str
+session = pdpyras.APISession(API_KEY)
+"""
+
+
+def write_samples(installed: Installed) -> List[str]:
+    """Write the samples of each page into a file, and return its name."""
+    names = []
+    for page in test_docs.PAGES:
+        samples = list(test_docs.samples_of(read(page)))
+        parts = {
+            f"_{sample.line}": sample.code
+            for sample in samples
+            if sample.is_program
+        }
+        parts[""] = SAMPLES_PREAMBLE + "".join(
+            sample.code for sample in samples if not sample.is_program
+        )
+        for suffix, code in parts.items():
+            names.append(re.sub(r"\W", "_", page) + suffix + ".py")
+            installed.write(names[-1], code)
+    return names
+
+
+OURS = r'of "(PDSession|_Collections|\w*APISession|OAuthApp|Outbox|Sandbox)"'
+
+
+@pytest.mark.once
+def test_mypy_knows_every_argument_in_the_documentation(
+    installed: Installed,
+) -> None:
+    """The samples have no annotations, and take for granted that `find`
+    finds; but each method, argument and value of ours is one there is."""
+    names = write_samples(installed)
+    assert len(names) > 30
+    mistake = "session.rget('users/me', parms={})\n"
+    installed.write("mistake.py", SAMPLES_PREAMBLE + mistake)
+    # Of what they import, stubs alone are read: it saves half a minute.
+    options = ("--no-strict-optional", "--follow-imports", "skip")
+    said = installed.mypy(*options, *names, status=1)
+    assert [line for line in said.split("\n") if re.search(OURS, line)] == []
+    assert re.search(OURS, installed.mypy(*options, "mistake.py", status=1))
 
 
 # ---------------------------------------------------------------------------
