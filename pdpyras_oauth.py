@@ -36,7 +36,7 @@ import re
 import secrets
 import sys
 import time
-from typing import Any, Callable, Dict, Iterable, Optional
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pdpyras
@@ -122,8 +122,8 @@ class Authorization:
 
     def __init__(self, url: str, state: str, code_verifier: str) -> None:
         self.url = url
-        self.state = pdpyras._masked(state)
-        self.code_verifier = pdpyras._masked(code_verifier)
+        self.state: str = pdpyras._masked(state)
+        self.code_verifier: str = pdpyras._masked(code_verifier)
         # If tokens could not be saved. The code is good for once only.
         self._tokens: Optional[Tokens] = None
 
@@ -434,11 +434,11 @@ class OAuthApp:
         scopes = scopes.split() if isinstance(scopes, str) else scopes
         self.client_id = client_id
         self._client_secret = client_secret
-        self.scopes = tuple(dict.fromkeys(scopes))
+        self.scopes: Tuple[str, ...] = tuple(dict.fromkeys(scopes))
         self.region = region
         self.subdomain = subdomain
         self.cache = cache
-        self.url = _checked_url(url)
+        self.url: str = _checked_url(url)
         self.proxies: Dict[str, str] = {}
         self._credential = _Credential(self, self.cache_key())
 

@@ -723,8 +723,9 @@ class Outbox:
                     "max_age and max_events must be positive numbers, not "
                     f"{max_age!r} and {max_events!r}."
                 )
-        self.path = os.path.realpath(name)
-        self.max_age, self.max_events = age, max_events
+        self.path: str = os.path.realpath(name)
+        self.max_age: Optional[float] = age
+        self.max_events = max_events
         _check_place(self.path)
         self._file = _File(self.path)
         # Tokens of events that are done with, but not yet out of the file.

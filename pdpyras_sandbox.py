@@ -131,8 +131,10 @@ class Request:
     ) -> None:
         parts = urlsplit(target)
         self.method = method
-        self.path = "/" + unquote(parts.path).strip("/")
-        self.query = parse_qsl(parts.query, keep_blank_values=True)
+        self.path: str = "/" + unquote(parts.path).strip("/")
+        self.query: List[Tuple[str, str]] = parse_qsl(
+            parts.query, keep_blank_values=True
+        )
         self.headers = headers
         self.body = body
         self.endpoint: Optional[str] = None

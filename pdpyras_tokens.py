@@ -138,7 +138,7 @@ class TokenCache:
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
-        self.path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self.path: str = os.path.abspath(os.path.expanduser(os.fspath(path)))
         self._holder: Optional[Tuple[int, int]] = None
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 from typing import Dict, List, Set
 
@@ -47,7 +48,7 @@ def requirements() -> List[str]:
 
 
 class BuildWithStubs(build_py):
-    """Adds a stubs package for each module, made from its own source.
+    """Adds a stubs package for each module, cut from its own source.
 
     Type checkers look for ``py.typed`` in packages only, so that the types of
     a single module would go unseen once it is installed. A package named
@@ -58,9 +59,12 @@ class BuildWithStubs(build_py):
         """Build as usual, then write the stubs beside the modules."""
         super().run()
         if not getattr(self, "editable_mode", False):
+            # It cannot be imported: this directory may be on no path.
+            tool = runpy.run_path(os.path.join(HERE, "tools", "stubs.py"))
             for stub, source in self.stubs().items():
                 self.mkpath(os.path.dirname(stub))
-                self.copy_file(source, stub, preserve_mode=False)
+                with open(stub, "w", encoding="utf-8") as file:
+                    file.write(tool["stub"](os.path.join(HERE, source)))
 
     def get_outputs(self, include_bytecode: bool = True) -> List[str]:
         """All files written; what is not named here would stay behind."""
@@ -70,7 +74,7 @@ class BuildWithStubs(build_py):
         return outputs
 
     def stubs(self) -> Dict[str, str]:
-        """The path of each stub file, and the source that it is a copy of."""
+        """The path of each stub file, and the source that it is cut from."""
         return {
             os.path.join(
                 self.build_lib, module + "-stubs", "__init__.pyi"

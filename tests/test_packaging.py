@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 import pdpyras
 from tests import wire
-from tests.support import ROOT, read
+from tests.support import ROOT, load_script, read
 
 pytestmark = pytest.mark.ends
 
@@ -297,15 +297,18 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
     }
 
 
-def test_the_stubs_are_the_sources(wheel: str) -> None:
+def test_each_module_has_its_stub(wheel: str) -> None:
+    cut = load_script("tools", "stubs.py").stub
     with zipfile.ZipFile(wheel) as archive:
         for module in (
             *("pdpyras", "pdpyras_oauth", "pdpyras_outbox"),
             *("pdpyras_sandbox", "pdpyras_tokens", "pdpyras_webhooks"),
         ):
-            stub = archive.read(f"{module}-stubs/__init__.pyi")
-            assert stub == archive.read(f"{module}.py")
-            assert stub.decode("utf-8") == read(f"{module}.py")
+            stub = archive.read(f"{module}-stubs/__init__.pyi").decode("utf-8")
+            source = archive.read(f"{module}.py").decode("utf-8")
+            assert source == read(f"{module}.py")
+            assert stub == cut(os.path.join(ROOT, f"{module}.py"))
+            assert len(stub) < len(source) / 2
         assert "api_toolkit/py.typed" in archive.namelist()
 
 
