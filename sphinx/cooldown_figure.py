@@ -13,8 +13,10 @@ from typing import Iterable, List, NamedTuple, Tuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 FIGURE = os.path.join(HERE, "source", "figures", "cooldown.svg")
 
-WIDTH, HEIGHT = 420, 330  # all measures are in units of the view box
-LEFT, RIGHT, TOP, BOTTOM = 40, 300, 30, 284
+# All measures are in units of the view box. A telephone shows it no smaller.
+WIDTH, HEIGHT = 356, 330
+LEFT, RIGHT, TOP, BOTTOM = 34, 346, 30, 284
+KEY_X, KEY_Y, KEY_STEP = 46, 47, 17  # the key stands where no curve is
 RETRIES = range(1, 8)
 SHORTEST, LONGEST = 1.0, 1024.0  # seconds
 TICKS = (1, 4, 15, 60, 240, 900)  # seconds
@@ -122,30 +124,45 @@ def band() -> List[str]:
     """Where the pauses lie with stagger_cooldown."""
     slow = pauses(factor=2.0 * (1 + STAGGER))
     outline = points(pauses()).split() + points(slow).split()[::-1]
-    label = f"up to stagger_cooldown = {STAGGER}"
-    return [
-        f'<polygon class="cd-band" points="{" ".join(outline)}"/>',
-        text(*place(6, slow[-1]), label, "cd-at", "end"),
-    ]
+    return [f'<polygon class="cd-band" points="{" ".join(outline)}"/>']
 
 
 def line(curve: Curve) -> List[str]:
-    """One curve, a dot for each retry, and its label at the end."""
+    """One curve, with a dot for each retry."""
     letter = curve.letter
     dash = " cd-dash" if curve.dashed else ""
     dots = [
         f'<circle class="cd-{letter}t" cx="{x}" cy="{y}" r="3"/>'
         for x, y in (place(n, s) for n, s in zip(RETRIES, curve.pauses))
     ]
-    x, y = place(RETRIES[-1], curve.pauses[-1])
     return [
         (
             f'<polyline class="cd-line cd-{letter}{dash}" '
             f'points="{points(curve.pauses)}"/>'
         ),
         *dots,
-        text(x + 8, y + 4, curve.label, f"cd-{letter}t"),
     ]
+
+
+def key() -> List[str]:
+    """What the curves and the band are."""
+    parts = []
+    y = KEY_Y
+    for curve in CURVES:
+        dash = " cd-dash" if curve.dashed else ""
+        parts.append(
+            f'<line class="cd-line cd-{curve.letter}{dash}" x1="{KEY_X}" '
+            f'x2="{KEY_X + 24}" y1="{y - 4}" y2="{y - 4}"/>'
+        )
+        label = f"cd-{curve.letter}t"
+        parts.append(text(KEY_X + 32, y, curve.label, label))
+        y += KEY_STEP
+    parts.append(
+        f'<rect class="cd-band" x="{KEY_X}" y="{y - 11}" width="24" '
+        'height="12"/>'
+    )
+    label = f"up to stagger_cooldown = {STAGGER}"
+    return [*parts, text(KEY_X + 32, y, label, "cd-at")]
 
 
 def figure() -> str:
@@ -153,6 +170,7 @@ def figure() -> str:
     parts = axes() + band()
     for curve in CURVES:
         parts += line(curve)
+    parts += key()
     return "\n".join(
         [
             HEAD,

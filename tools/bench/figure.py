@@ -28,14 +28,16 @@ WORK = (
 CLIENTS = (("pdpyras", "a"), ("5.4.1", "b"), ("successor", "c"))
 PREFETCH = (0, 1, 2, 4, 8, 16)
 
-WIDTH = 460  # all measures are in units of the view box
-LEFT, RIGHT = 152, 430
-BAR, GAP, TOP = 11, 14, 52
+# All measures are in units of the view box. A telephone shows it no smaller.
+WIDTH = 356
+LEFT, RIGHT = 8, 316
+BAR, GAP, TOP = 13, 26, 66
+BESIDE = 92  # where the bars begin that have their labels beside them
 
 STYLE = """
   .pf { font: 13px sans-serif; fill: var(--color-foreground-primary, #222); }
   .pf-mute { fill: var(--color-foreground-secondary, #555); font-size: 12px; }
-  .pf-small { font-size: 11px; }
+  .pf-small { font-size: 12px; }
   .pf-grid { stroke: var(--color-background-border, #ddd); }
   .pf-one { stroke: var(--color-foreground-secondary, #555);
             stroke-dasharray: 4 3; }
@@ -71,15 +73,17 @@ def rule(x: float, top: float, bottom: float, style: str) -> str:
     )
 
 
-def bar(y: float, share: float, letter: str, label: str) -> List[str]:
+def bar(
+    y: float, share: float, letter: str, label: str, left: float = LEFT
+) -> List[str]:
     """A horizontal bar, from 0 to a share of the width, with its label."""
-    width = round(share * (RIGHT - LEFT), 1)
+    width = round(share * (RIGHT - left), 1)
     return [
         (
-            f'<rect class="pf-{letter}" x="{LEFT}" y="{y}" '
+            f'<rect class="pf-{letter}" x="{left}" y="{y}" '
             f'width="{width}" height="{BAR - 1}"/>'
         ),
-        text(LEFT + width + 4, y + BAR - 2, label, "pf-small"),
+        text(left + width + 4, y + BAR - 2, label, "pf-small"),
     ]
 
 
@@ -108,9 +112,7 @@ def work_panel(results: Results, top: int) -> Tuple[List[str], int]:
     parts = []
     y = top
     for name, label in WORK:
-        parts.append(
-            text(LEFT - 8, y + BAR * len(clients) / 2 + 4, label, end="end")
-        )
+        parts.append(text(LEFT, y - 5, label))
         for client, letter in clients:
             value = results[f"{name}, {client}"]["median"]
             parts += bar(y, value / most, letter, f"{value:.2f}")
@@ -118,9 +120,9 @@ def work_panel(results: Results, top: int) -> Tuple[List[str], int]:
         y += GAP
     one = LEFT + (RIGHT - LEFT) / most
     head = [
-        rule(LEFT, top - 6, y - GAP + 4, "pf-grid"),
-        rule(one, top - 6, y - GAP + 4, "pf-one"),
-        text(one, top - 10, "bare requests = 1", "pf-mute", "middle"),
+        rule(LEFT, top - 2, y - GAP + 4, "pf-grid"),
+        rule(one, top - 14, y - GAP + 4, "pf-one"),
+        text(one, top - 20, "bare requests = 1", "pf-mute", "middle"),
     ]
     return head + parts, y
 
@@ -135,7 +137,7 @@ def legend(results: Results, y: int) -> List[str]:
             'width="10" height="10"/>'
         )
         parts.append(text(x + 15, y, client_name(results, client), "pf-mute"))
-        x += 140
+        x += 118
     return parts
 
 
@@ -143,15 +145,16 @@ def latency_panel(results: Results, top: int) -> Tuple[List[str], int]:
     """Seconds that 10 000 records take over a slow link."""
     longest = results["prefetch=0, s"] * 1.1
     parts = [
-        text(LEFT, top - 10, "seconds for 10 000 records", "pf-mute"),
+        text(LEFT, top - 12, "seconds for 10 000 records", "pf-mute"),
     ]
     y = top
     for prefetch in PREFETCH:
         seconds = results[f"prefetch={prefetch}, s"]
-        parts.append(text(LEFT - 8, y + 9, f"prefetch={prefetch}", end="end"))
-        parts += bar(y, seconds / longest, "a", f"{seconds:.1f}")
+        label = f"prefetch={prefetch}"
+        parts.append(text(BESIDE - 6, y + BAR - 2, label, end="end"))
+        parts += bar(y, seconds / longest, "a", f"{seconds:.1f}", BESIDE)
         y += BAR + 6
-    return [rule(LEFT, top - 6, y - 2, "pf-grid")] + parts, y
+    return [rule(BESIDE, top - 6, y - 2, "pf-grid")] + parts, y
 
 
 def figure(results: Results) -> str:
