@@ -31,12 +31,14 @@ from typing import (
     Sequence,
     Tuple,
 )
+from urllib.parse import unquote
 
 import pytest
 import requests
 
 import pdpyras
 from pdpyras_sandbox import Sandbox
+from tests.documents import REST, REST_API
 from tests.support import (
     KEY,
     ROOT,
@@ -49,7 +51,7 @@ from tests.support import (
 pytestmark = pytest.mark.ends
 
 SOURCE = os.path.join(ROOT, "sphinx", "source")
-SPHINX = ("sphinx", "furo", "sphinx_copybutton")
+SPHINX = ("sphinx", "furo")
 
 # What samples may import beyond what the tests need anyway.
 OPTIONAL = (
@@ -515,6 +517,43 @@ def test_endpoint_page_holds_every_operation(html: Dict[str, bytes]) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     for endpoint in pdpyras._OPERATIONS:
         assert f" {endpoint} " in text, endpoint
+
+
+REFERENCE = (
+    "https://developer.pagerduty.com/api-reference/reference"
+    "/REST/openapiv3.json/paths/"
+)
+
+
+def test_endpoints_lead_to_pagerduty_s_reference(
+    html: Dict[str, bytes],
+) -> None:
+    """All but those that PagerDuty's document does not list."""
+    page = html["endpoints.html"].decode()
+    linked = re.findall(rf'href="{re.escape(REFERENCE)}([^"]+)/(\w+)"', page)
+    decided = load_script("tools", "endpoints.py").DECISIONS
+    unlisted = {*decided.added, *decided.historic, *decided.prose_only}
+    rest = [
+        endpoint.split(" ")
+        for endpoint in pdpyras._OPERATIONS
+        if not re.search(r" /(scim|integration-)", endpoint)
+    ]
+    expected = sum(path not in unlisted for _, path in rest)
+    assert len(linked) == expected > 400
+    assert ("~1users~1%7Bid%7D", "put") in linked
+    # A path of the table that stands for another one of the document.
+    assert ("~1tags~1%7Bid%7D~1%7Bentity_type%7D", "get") in linked
+    assert not [path for path, _ in linked if "response_plays" in path]
+
+
+@pytest.mark.skipif(not REST.exists(), reason="there is no API document")
+def test_linked_endpoints_are_in_the_document(html: Dict[str, bytes]) -> None:
+    page = html["endpoints.html"].decode()
+    linked = re.findall(rf'href="{re.escape(REFERENCE)}([^"]+)/(\w+)"', page)
+    paths = REST_API.document["paths"]
+    for pointer, method in linked:
+        path = unquote(pointer).replace("~1", "/").replace("~0", "~")
+        assert method in paths[path], (method, path)
 
 
 def test_endpoint_page_says_what_is_optional(html: Dict[str, bytes]) -> None:

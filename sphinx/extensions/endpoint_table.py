@@ -3,15 +3,38 @@
 ``.. endpoint-table::`` becomes a section for each family of endpoints, with
 a table of its operations. All of it is read from the module while the
 documentation is built, so the page cannot fall behind the code.
+
+A path leads to its description in PagerDuty's API reference. The addresses
+there name an operation by the file of the API document, its path and its
+method, as in PagerDuty's own guides (``docs/REST-API/17-Audit-Records-API.md``
+of the repository ``PagerDuty/developer-docs``). What the document does not
+have under its name, as ``tools/endpoints.py`` knows, is no link.
 """
 
+import importlib.util
+import os
 from itertools import groupby
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional
+from urllib.parse import quote
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
 import pdpyras
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+REFERENCE = "https://developer.pagerduty.com/api-reference/reference/"
+
+# How paths begin that are not of the REST API's document; the document that
+# they are in; and whether they begin so there, too.
+FAMILIES = (
+    ("/scim/v2", "scim", False),
+    ("/integration-jira-cloud", "integration-jira-cloud", True),
+    ("/integration-jira-service", "integration-jira-service", False),
+    ("/integration-ms-teams", "integration-ms-teams-service", False),
+    ("/integration-slack", "integration-slack-service", False),
+)
 
 HEADINGS = ("Method", "Path", "Request", "Response", "Pages", "Also")
 WIDTHS = (10, 32, 19, 19, 10, 10)  # percent
@@ -27,6 +50,46 @@ class Row(NamedTuple):
     response: str
     pages: str
     also: str
+
+
+def _decisions() -> Any:
+    """What people have decided about the API's document."""
+    path = os.path.join(ROOT, "tools", "endpoints.py")
+    spec = importlib.util.spec_from_file_location("endpoints", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.DECISIONS
+
+
+DECISIONS = _decisions()
+ORIGINALS = {
+    path: original
+    for original, paths in DECISIONS.replaced.items()
+    for path in paths
+}
+UNLISTED = {
+    *DECISIONS.added,
+    *DECISIONS.historic,
+    *DECISIONS.prose_only,
+}
+
+
+def reference(method: str, path: str) -> Optional[str]:
+    """The address of an operation in PagerDuty's API reference.
+
+    None for a path that PagerDuty's document does not list.
+    """
+    if path in UNLISTED:
+        return None
+    document, listed = "REST", ORIGINALS.get(path, path)
+    for start, name, is_listed_so in FAMILIES:
+        if path.startswith(start + "/"):
+            document = name
+            listed = path if is_listed_so else path[len(start) :]
+    pointer = listed.replace("~", "~0").replace("/", "~1")
+    place = f"{document}/openapiv3.json/paths/{quote(pointer, safe='~')}"
+    return f"{REFERENCE}{place}/{method.lower()}"
 
 
 def rows() -> List[Row]:
@@ -98,7 +161,11 @@ def _table(members: List[Row]) -> nodes.table:
     group += body
     head += _table_row([nodes.Text(heading) for heading in HEADINGS])
     for member in members:
-        body += _table_row([_cell(i, text) for i, text in enumerate(member)])
+        cells = [_cell(i, text) for i, text in enumerate(member)]
+        address = reference(member.method, member.path)
+        if address:
+            cells[1] = nodes.reference("", "", cells[1], refuri=address)
+        body += _table_row(cells)
     return table
 
 

@@ -22,7 +22,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.githubpages",
     "sphinx.ext.intersphinx",
-    "sphinx_copybutton",
     "endpoint_table",
 ]
 nitpicky = True
@@ -67,7 +66,10 @@ html_title = f"pdpyras {release}"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["pdpyras.css"]
-html_js_files = [("endpoints.js", {"defer": "defer"})]
+html_js_files = [
+    ("pages.js", {"defer": "defer"}),
+    ("endpoints.js", {"defer": "defer"}),
+]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
@@ -82,5 +84,3 @@ html_theme_options = {
     },
     "navigation_with_keys": True,
 }
-copybutton_exclude = ".linenos, .gp, .go"
-copybutton_prompt_text = "$ "
