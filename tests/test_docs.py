@@ -21,6 +21,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from html import unescape
 from typing import (
     Any,
     Callable,
@@ -565,6 +566,62 @@ def test_endpoint_page_says_what_is_optional(html: Dict[str, bytes]) -> None:
     assert text.count(f" {note} ") == count + 1  # and where it is explained
     path = "/workflows/integrations/{id}"
     assert f" GET {path} integration {note} " in text
+
+
+def settings_on_page(page: str, section: str) -> Dict[str, List[str]]:
+    """The cells of a table of settings, by the name of the setting."""
+    part = page.partition(f'id="{section}"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr class=.*?</tr>", part, re.DOTALL)
+    cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
+    texts = [
+        [unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row]
+        for row in cells
+        if row
+    ]
+    return {row[0]: row[1:] for row in texts}
+
+
+@pytest.mark.parametrize(
+    "name, section",
+    [
+        ("APISession", "rest-api-apisession"),
+        ("EventsAPISession", "alerts-eventsapisession"),
+        ("ChangeEventsAPISession", "alerts-eventsapisession"),
+    ],
+)
+def test_configuration_holds_every_setting(
+    html: Dict[str, bytes], name: str, section: str
+) -> None:
+    """What is pickled with a session, its counters aside, is a setting."""
+    page = html["configuration.html"].decode()
+    shown = settings_on_page(page, "every-session")
+    assert shown["deadline"][:2] == ["float or None; seconds", "None"]
+    shown.update(settings_on_page(page, section))
+    cls = getattr(pdpyras, name)
+    pickled = {attribute.lstrip("_") for attribute in cls.__attrs__}
+    pickled -= set(requests.Session.__attrs__) | {"credential", "warned_of"}
+    pickled -= {"api_key_access", "subdomain"}
+    pickled -= {"api_call_counts", "api_time"}
+    assert len(pickled) >= 20
+    session = cls(KEY)
+    for attribute in pickled - {"api_key"}:
+        assert shown[attribute][1] == repr(getattr(session, attribute))
+        assert shown[attribute][2], "no meaning"
+    session.close()
+
+
+def test_configuration_holds_every_environment_variable(
+    html: Dict[str, bytes],
+) -> None:
+    page = html["configuration.html"].decode()
+    rest = settings_on_page(page, "rest-api-apisession")
+    assert rest["api_key"][3] == "PAGERDUTY_API_KEY"
+    assert rest["url"][3] == "PAGERDUTY_URL, PAGERDUTY_REGION"
+    assert rest["default_from"][3] == "PAGERDUTY_FROM"
+    events = settings_on_page(page, "alerts-eventsapisession")
+    assert events["outbox"][3] == "PAGERDUTY_OUTBOX"
+    for variable in set(re.findall(r"PAGERDUTY_\w+", read("pdpyras.py"))):
+        assert variable in page, variable
 
 
 def test_reference_holds_every_public_name(html: Dict[str, bytes]) -> None:

@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.githubpages",
     "sphinx.ext.intersphinx",
     "endpoint_table",
+    "settings_table",
 ]
 nitpicky = True
 nitpick_ignore_regex = [
