@@ -215,7 +215,7 @@ def test_the_search_says_when_nothing_is_found(
 @pytest.mark.parametrize(
     "words",
     [
-        *("duplicate+alerts", "size+limits", "more+than+10000"),
+        *("duplicate+alerts", "size+limits", "10+000+records"),
         *("rate+limit", "from+header", "environment+variables"),
         *("threads", "proxies", "webhooks", "timeout", "outage"),
     ],
