@@ -216,7 +216,7 @@ def test_the_search_says_when_nothing_is_found(
     "words",
     [
         *("duplicate+alerts", "size+limits", "10+000+records"),
-        *("rate+limit", "from+header", "environment+variables"),
+        *("rate+limit", "default_from", "environment+variables"),
         *("threads", "proxies", "webhooks", "timeout", "outage"),
     ],
 )
