@@ -513,6 +513,20 @@ def test_documentation_stays_on_its_own_site(html: Dict[str, bytes]) -> None:
             assert not [s for s in loaded if re.match(rb"(\w+:)?//", s)], name
 
 
+def test_the_first_page_leads_to_each_capability(
+    html: Dict[str, bytes],
+) -> None:
+    article = html["index.html"].decode().partition("<article")[2]
+    article = article.partition("</article>")[0]
+    for page in (
+        *("history", "outbox", "guard", "deadlines", "signing_in"),
+        *("webhooks", "commandline"),
+    ):
+        assert f'href="guide/{page}.html"' in article, page
+    for page in ("faq", "glossary", "configuration", "sandbox", "migration"):
+        assert f'href="{page}.html"' in article, page
+
+
 def test_endpoint_page_holds_every_operation(html: Dict[str, bytes]) -> None:
     page = html["endpoints.html"].decode()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))

@@ -124,13 +124,24 @@ def test_errors_of_the_console_are_seen(
 # ---------------------------------------------------------------------------
 
 
-def copied(browser: Browser, page: Path, part: str) -> str:
+# Resolves once the button with the focus says so.
+COPIED = """
+new Promise((resolve) => {
+  const look = () => document.activeElement.textContent === "Copied"
+    ? resolve(true) : setTimeout(look, 20);
+  look();
+})
+"""
+
+
+def copied(browser: Browser, page: Path, part: str, before: str = "") -> str:
     """What the button of the first sample with this text copies.
 
-    The button is pressed from the keyboard.
+    The button is pressed from the keyboard, after a script has run.
     """
     browser.look(1280, "light")
     browser.open(page.as_uri())
+    browser.run("window.saved = navigator.clipboard;" + before)
     browser.run(
         f"""
         [...document.querySelectorAll("div.highlight")]
@@ -139,15 +150,8 @@ def copied(browser: Browser, page: Path, part: str) -> str:
         """
     )
     browser.press("Enter", 13)
-    said = """
-        new Promise((resolve) => {
-          const look = () => document.activeElement.textContent === "Copied"
-            ? resolve(true) : setTimeout(look, 20);
-          look();
-        })
-    """
-    assert browser.run(said)
-    return str(browser.run("navigator.clipboard.readText()"))
+    assert browser.run(COPIED)
+    return str(browser.run("saved.readText()"))
 
 
 def test_every_sample_has_one_copy_button(
@@ -177,6 +181,17 @@ def test_an_interactive_sample_is_copied_without_prompts_and_output(
 ) -> None:
     text = copied(browser, site / "mistakes.html", "escalation_policy")
     assert text == 'session.list_all("escalation_policy")\n'
+
+
+def test_a_sample_is_copied_where_there_is_no_clipboard(
+    browser: Browser, site: Path
+) -> None:
+    """As from a page over plain http."""
+    gone = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+    page = site / "guide" / "guard.html"
+    text = copied(browser, page, "with events.guard(", before=gone)
+    assert text.startswith("events = ") and "making a backup" in text
+    assert "#>" not in text
 
 
 def test_a_shell_sample_is_copied_whole(browser: Browser, site: Path) -> None:

@@ -7,9 +7,7 @@
   /* What to paste: no prompts, and nothing that is printed. */
   function source(block) {
     var copy = block.cloneNode(true);
-    copy.querySelectorAll(".go, .gr, .gt, .linenos").forEach(function (part) {
-      part.remove();
-    });
+    /* Where there are prompts, what has none is output. */
     var prompts = copy.querySelectorAll(".gp");
     prompts.forEach(function (prompt) {
       prompt.textContent = "\u0001";
