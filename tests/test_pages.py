@@ -92,6 +92,10 @@ def test_every_page_in_every_look(browser: Browser, site: Path) -> None:
     [
         ('<p style="color:#888">Faint</p>', 'contrast 3.54: "Faint"'),
         ('<div style="width:999px">x</div>', "is 999 px wide, not 390"),
+        (
+            '<div style="overflow:auto"><h1 style="width:888px">x</h1></div>',
+            "is 888 px wide, not 390",
+        ),
         ("", "is empty"),
         (
             '<svg viewBox="0 0 780 9" width="390"><text y="9">Tiny</text>',

@@ -40,9 +40,16 @@ Contrast is that of WCAG 2, between a text and the backgrounds behind it. */
   };
 
   const wrong = new Set();
-  const root = document.documentElement;
-  if (root.scrollWidth > root.clientWidth) {
-    wrong.add(`is ${root.scrollWidth} px wide, not ${root.clientWidth}`);
+  /* The theme hides the overflow of the page, and lets a box around all of its
+     content scroll: so every such box around the heading counts. */
+  let box = document.querySelector("h1") || document.body;
+  for (; box; box = box.parentElement) {
+    const spills =
+      box === document.documentElement ||
+      getComputedStyle(box).overflowX !== "visible";
+    if (spills && box.scrollWidth > box.clientWidth) {
+      wrong.add(`is ${box.scrollWidth} px wide, not ${box.clientWidth}`);
+    }
   }
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   let texts = 0;
