@@ -96,6 +96,10 @@ def test_every_page_in_every_look(browser: Browser, site: Path) -> None:
             '<div style="overflow:auto"><h1 style="width:888px">x</h1></div>',
             "is 888 px wide, not 390",
         ),
+        (
+            'x<input placeholder="Pale" style="background:#777">',
+            'contrast 1.03: "Pale"',
+        ),
         ("", "is empty"),
         (
             '<svg viewBox="0 0 780 9" width="390"><text y="9">Tiny</text>',

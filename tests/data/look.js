@@ -79,6 +79,16 @@ Contrast is that of WCAG 2, between a text and the backgrounds behind it. */
       }
     }
   }
+  document.querySelectorAll("input[placeholder]").forEach((field) => {
+    if (field.checkVisibility()) {
+      const style = getComputedStyle(field, "::placeholder");
+      const below = background(field);
+      const measured = contrast(over(parsed(style.color), below), below);
+      if (measured < LEAST) {
+        wrong.add(`contrast ${measured.toFixed(2)}: "${field.placeholder}"`);
+      }
+    }
+  });
   if (!texts) {
     wrong.add("is empty");
   }
