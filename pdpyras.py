@@ -262,10 +262,14 @@ _WRITES_JSON = ("POST", "PUT", "PATCH")
 _IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
 _AMBIGUOUS = ("POST", "PATCH")
 
+# What the REST API answers with.
+_ACCEPT = "application/vnd.pagerduty+json;version=2"
+
 # Hosts that serve the same API in different service regions, a row for each
 # API. A ``self`` link may name any of its row (PagerDuty, "Service Regions").
+_REST_HOSTS = frozenset(("api.pagerduty.com", "api.eu.pagerduty.com"))
 _SERVICE_REGIONS = (
-    frozenset(("api.pagerduty.com", "api.eu.pagerduty.com")),
+    _REST_HOSTS,
     frozenset(("events.pagerduty.com", "events.eu.pagerduty.com")),
 )
 
@@ -275,6 +279,7 @@ _PAGINATION_PROPERTIES = frozenset(
         *("limit", "offset", "more", "total"),
         *("cursor", "next_cursor", "after", "before"),
         *("starting_after", "first", "last"),
+        *("startIndex", "itemsPerPage", "totalResults"),
     )
 )
 
@@ -832,6 +837,7 @@ def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
 #              cursor          paginated by cursor and next_cursor
 #              after           paginated by after, a cursor in the query
 #              starting_after  paginated by starting_after, in the POST body
+#              scim            paginated by count and startIndex
 #              maxN            a page holds at most N records, not 100
 #              history:TIME    by period, and by this property of a record
 #              history:TIME:ID the same, where a record's id is called so
@@ -843,9 +849,11 @@ def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
 #              comma:NAME      the same, its values joined by commas
 #              early:VALUE     wants the header X-EARLY-ACCESS: VALUE
 #              from            wants the header From
+#              accept:TYPE     answers with this media type
+#              host:NAME       is served by this host, not by the REST API's
 #
 # ``tools/endpoints.py --write`` makes the table from PagerDuty's OpenAPI
-# document. Where that leaves something open, the decision and the reason for
+# documents. Where these leave something open, the decision and the reason for
 # it stand in that script, and only there. So does what is behind it: the query
 # parameters that PagerDuty spells with ``[]`` wherever they occur. Without the
 # brackets the API ignores them, and everything comes back.
@@ -1048,6 +1056,35 @@ _ENDPOINTS: Dict[str, str] = {
     "/incidents/{id}/status_updates/subscribers":
         "GET,offset POST=subscribers:subscriptions",
     "/incidents/{id}/status_updates/unsubscribe": "POST=subscribers:-",
+    "/integration-jira-cloud/accounts_mappings": "GET,offset",
+    "/integration-jira-cloud/accounts_mappings/{id}": "GET=-",
+    "/integration-jira-cloud/accounts_mappings/{id}/rules":
+        "GET,offset POST=-",
+    "/integration-jira-cloud/accounts_mappings/{id}/rules/{rule_id}":
+        "GET=- PUT=- DELETE",
+    "/integration-jira-service/rules":
+        "GET,offset,host:app.pagerduty.com POST,host:app.pagerduty.com",
+    "/integration-jira-service/rules/{id}":
+        ("GET,host:app.pagerduty.com PUT,host:app.pagerduty.com "
+         "DELETE,host:app.pagerduty.com"),
+    "/integration-ms-teams/incidents/{incident_id}/dedicated_chat":
+        "GET=- POST=-:chat DELETE",
+    "/integration-ms-teams/incidents/{incident_id}/meeting": "POST=-:meeting",
+    "/integration-slack/incidents/{incident_id}/dedicated_channel":
+        "GET=channel POST=channel:- DELETE",
+    "/integration-slack/incidents/{incident_id}/notification_channels":
+        "GET=channels POST=channel:- PUT=channels:-",
+    ("/integration-slack/incidents/{incident_id}/notification_channels"
+     "/{channel_id}"):
+        "DELETE",
+    "/integration-slack/workspaces/{slack_team_id}/connections":
+        ("GET=slack_connections,offset,host:app.pagerduty.com "
+         "POST=slack_connection,host:app.pagerduty.com"),
+    ("/integration-slack/workspaces/{slack_team_id}/connections"
+     "/{connection_id}"):
+        ("GET=slack_connection,host:app.pagerduty.com "
+         "PUT=slack_connection,host:app.pagerduty.com "
+         "DELETE,host:app.pagerduty.com"),
     "/ip_allow_lists": "GET,early:ip-allow-lists POST,early:ip-allow-lists",
     "/ip_allow_lists/{id}":
         ("GET,early:ip-allow-lists PUT,early:ip-allow-lists "
@@ -1094,6 +1131,19 @@ _ENDPOINTS: Dict[str, str] = {
     "/schedules/{id}/overrides": "GET POST=overrides:-",
     "/schedules/{id}/overrides/{override_id}": "DELETE",
     "/schedules/{id}/users": "GET",
+    "/scim/v2/ResourceTypes":
+        "GET=Resources,scim,accept:application/scim+json",
+    "/scim/v2/Schemas": "GET=Resources,scim,accept:application/scim+json",
+    "/scim/v2/Schemas/{id}": "GET=-,accept:application/scim+json",
+    "/scim/v2/ServiceProviderConfig": "GET=-,accept:application/scim+json",
+    "/scim/v2/Users":
+        ("GET=Resources,scim,accept:application/scim+json "
+         "POST=-,accept:application/scim+json"),
+    "/scim/v2/Users/{id}":
+        ("GET=-,accept:application/scim+json "
+         "PUT=-,accept:application/scim+json "
+         "PATCH=-,accept:application/scim+json "
+         "DELETE,accept:application/scim+json"),
     "/service_dependencies/associate": "POST=relationships",
     "/service_dependencies/business_services/{id}": "GET=relationships",
     "/service_dependencies/disassociate": "POST=relationships",
@@ -1256,7 +1306,8 @@ class _Operation(NamedTuple):
     request: Optional[str] = None
     #: Name of the wrapper of the response's body.
     response: Optional[str] = None
-    #: ``offset``, ``cursor``, ``after``, ``starting_after``, or empty.
+    #: ``offset``, ``cursor``, ``after``, ``starting_after``, ``scim``, or
+    #: empty.
     pagination: str = ""
     #: Records that a page holds at most.
     max_limit: int = 100
@@ -1282,6 +1333,10 @@ class _Operation(NamedTuple):
     whole_seconds: bool = False
     #: Does it take ``sort_by``?
     is_sortable: bool = False
+    #: Media type of the answers, where it is not the usual one, or empty.
+    media_type: str = ""
+    #: The host, where it is not that of the REST API, or empty.
+    host: str = ""
 
 
 _Wrapper = Optional[str]
@@ -1295,7 +1350,10 @@ _FLAGS = {
     "sorted": "is_sortable",
 }
 
-_PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after")
+# Notes with a value that is a text.
+_TEXTS = {"accept": "media_type", "early": "early_access", "host": "host"}
+
+_PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after", "scim")
 
 
 @lru_cache(maxsize=None)  # Most rows are alike.
@@ -1313,8 +1371,8 @@ def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
         elif name in ("plain", "comma"):
             named = notes.get(f"{name}_params", frozenset())
             notes[f"{name}_params"] = named | {value}
-        elif name == "early":
-            notes["early_access"] = value
+        elif name in _TEXTS:
+            notes[_TEXTS[name]] = value
         else:
             notes.update(_parse_other_note(note, text))
     return method, wrappers or None, _Operation(**notes)
@@ -1366,7 +1424,8 @@ _OPERATIONS, _wrappers_of_table = _read_table(_ENDPOINTS)
 # A path that a caller has added: how long its pages may be is not known.
 _ADDED_OPERATION = _Operation(max_limit=sys.maxsize)
 
-#: Every path of the REST API that this client knows, in the notation of
+#: Every path that this client knows of the REST API, of SCIM, and of the
+#: integrations with Jira, Slack and Microsoft Teams, in the notation of
 #: PagerDuty's reference. A path appended at run time is known at once.
 CANONICAL_PATHS: List[str] = list(_ENDPOINTS)
 
@@ -1390,6 +1449,25 @@ _OPTIONAL_WRAPPERS: Dict[str, _WrapperEntry] = {
     for endpoint, operation in _OPERATIONS.items()
     if operation.is_optional
 }
+
+
+# Beginnings of paths of which some answer with a media type of their own.
+_PREFIXES_WITH_MEDIA_TYPE = tuple(
+    {
+        "/{1}/".format(*endpoint.split("/"))
+        for endpoint, operation in _OPERATIONS.items()
+        if operation.media_type
+    }
+)
+
+
+def _has_own_media_type(url: str) -> bool:
+    """May an answer of this URL have a media type of its own?"""
+    # Most have none, and need not be looked up for that.
+    for prefix in _PREFIXES_WITH_MEDIA_TYPE:  # noqa: SIM110 (it is faster)
+        if prefix in url:
+            return True
+    return False
 
 
 def is_path_param(node: str) -> bool:
@@ -2109,7 +2187,7 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
 # headers that hold some.
 _CONFIDENTIAL = frozenset(("headers", "proxies"))
 _CONFIDENTIAL_IN_BODY = _CONFIDENTIAL | {"data", "json"}
-_CONFIDENTIAL_NAME = r"(?i).*(auth|cookie|key|password|secret|token)"
+_CONFIDENTIAL_NAME = r"(?i).*(auth|cookie|key|password|secret|signature|token)"
 
 
 def _masked_options(
@@ -2411,6 +2489,11 @@ def _endpoint_hint(error: PDHTTPError) -> str:
     if operation is None:
         return ""
     headers = request.headers
+    if operation.host and urlsplit(str(request.url)).hostname in _REST_HOSTS:
+        return (
+            f"This endpoint is served by https://{operation.host}: make a "
+            f"session with url='https://{operation.host}'."
+        )
     if operation.early_access and "X-EARLY-ACCESS" not in headers:
         return (
             f"This endpoint is in early access. If the account takes part, "
@@ -3518,7 +3601,7 @@ class _Page:
     @property
     def total(self) -> Union[int, str]:
         """The total of the collection; "?" where the API does not tell."""
-        total = self.steering.get("total")
+        total = self.steering.get("total", self.steering.get("totalResults"))
         is_number = isinstance(total, int) and not isinstance(total, bool)
         return cast(int, total) if is_number else "?"
 
@@ -3594,7 +3677,9 @@ class _PagePosition:
         """JSON body of the request; None for a GET."""
         return None
 
-    #: Does the API say that the collection comes in pages?
+    #: Name of the query parameter for the size of a page.
+    limit_name = "limit"
+
     @property
     def refusal(self) -> str:
         """Why this page cannot be asked for; "" if it can."""
@@ -3660,6 +3745,13 @@ class _OffsetPosition(_PagePosition):
         limit = min(limit, int(ITERATION_LIMIT) - offset)
         return self.params + [("limit", limit), ("offset", offset)]
 
+    #: Does the API tell the total without being asked?
+    tells_total = False
+
+    def end(self, total: int) -> int:
+        """Offset of the end of what can be had of so many records."""
+        return min(total, int(ITERATION_LIMIT))
+
     @property
     def refusal(self) -> str:
         return self._beyond_limit(self.offset + self.limit)
@@ -3707,6 +3799,93 @@ class _UnpagedPosition(_OffsetPosition):
 
     def shortfall(self, page: _Page) -> str:
         return super().shortfall(page) if "more" in page.steering else ""
+
+
+class _ScimPosition(_OffsetPosition):
+    """Pagination by ``startIndex`` and ``count`` (RFC 7644, 3.4.2.4).
+
+    A server may give fewer records than it was asked for, on any page. What
+    it gave is what counts, and the total of that page, which may change.
+    """
+
+    limit_name = "count"
+    tells_total = True
+    refusal = ""
+
+    #: What the page before this one began with.
+    began_with: Any = None
+    #: The total that the page before this one told.
+    last_total = 0
+    #: A total, and the smaller one of the page behind it.
+    fall: Optional[Tuple[int, int]] = None
+
+    def _take_steering(self, total: bool) -> None:
+        start = _pop(self.params, "startIndex")
+        # What is below 1 stands for 1 (RFC 7644).
+        self.offset = _whole_number("startIndex", start or 1, 1) - 1
+
+    def query_of(self, offset: int, limit: int) -> List[Tuple[str, Any]]:
+        return self.params + [("startIndex", offset + 1), ("count", limit)]
+
+    def end(self, total: int) -> int:
+        return total
+
+    def next_page(self, page: _Page) -> Optional["_ScimPosition"]:
+        self._refuse_repetition(page)
+        if not page.records or not self._lacks_some(page):
+            return None
+        is_told = page.total != "?"
+        return self._moved(
+            offset=self.offset + len(page.records),
+            began_with=page.records[0],
+            last_total=int(page.total) if is_told else self.last_total,
+            fall=self._fall(page),
+        )
+
+    def shortfall(self, page: _Page) -> str:
+        lacks_some = self._lacks_some(page)
+        if page.records and lacks_some:
+            return ""
+        if lacks_some and page.total != "?":
+            return (
+                f"GET {self.path}: an empty page, although of {page.total} "
+                f"records there were only {self.offset}; the iteration ends "
+                "here."
+            )
+        fall = self._fall(page)
+        if fall is None:
+            return ""
+        return (
+            f"GET {self.path}: the list changed while it was read. Its total "
+            f"was {fall[0]}, and then {fall[1]}: the records moved, and some "
+            "may have been passed over. Read it again."
+        )
+
+    def _lacks_some(self, page: _Page) -> bool:
+        """Is there more behind a page, as far as its total tells?"""
+        end = self.offset + len(page.records)
+        return page.total == "?" or end < int(page.total)
+
+    def _fall(self, page: _Page) -> Optional[Tuple[int, int]]:
+        if page.total != "?" and int(page.total) < self.last_total:
+            return self.last_total, int(page.total)
+        return self.fall
+
+    def _refuse_repetition(self, page: _Page) -> None:
+        """See that it is not the page before this one once more.
+
+        That a page begins with the same record may be chance: the records
+        may have moved. If it is not the page that was asked for, it is none.
+        """
+        begin = page.steering.get("startIndex")
+        if begin == self.offset + 1 or not page.records:
+            return
+        if page.records[0] == self.began_with:
+            raise _pagination_error(
+                page,
+                f"the API gives the same page again (startIndex={begin!r}, "
+                f"not {self.offset + 1}).",
+            )
 
 
 class _CursorPosition(_PagePosition):
@@ -3804,6 +3983,7 @@ _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
     "cursor": _CursorPosition,
     "after": _AfterPosition,
     "starting_after": _PostedPosition,
+    "scim": _ScimPosition,
 }
 
 
@@ -3994,7 +4174,8 @@ class _PagesAhead(_PagesOnDemand):
 
     def _first_page(self, position: _OffsetPosition) -> _Page:
         names = [name for name, _ in position.params]
-        if "total" in names:
+        is_told = position.tells_total or "total" in names
+        if is_told:
             page = super().page(position)
         else:
             page = self._fetch([("total", True)] + position.query, None)
@@ -4003,8 +4184,8 @@ class _PagesAhead(_PagesOnDemand):
             # A page that is short from the start shows what the API allows.
             self._page_size = max(received, position.limit // 2, 1)
             self._planned = position.offset + received
-            self._end = min(int(page.total), int(ITERATION_LIMIT))
-        if "total" not in names:
+            self._end = position.end(int(page.total))
+        if not is_told:
             page.steering.pop("total", None)
         return page
 
@@ -6873,7 +7054,7 @@ class PDSession(_FastTransport, _Transport):
             options["params"] = self.normalize_params(given)
         if isinstance(options.get("json"), (dict, list, tuple)):
             options["json"] = self._spell_body(options["json"])
-        if given or self.early_access:
+        if given or self.early_access or _has_own_media_type(full_url):
             self._fit_to_endpoint(method, full_url, options, given)
         return options
 
@@ -7206,7 +7387,8 @@ class _Collections(PDSession):
 
         A page is asked for when its first record is needed. Of a collection
         with classic pagination the API gives the first 10 000 records; that
-        there are more is a :class:`PDIncompleteWarning`.
+        there are more is a :class:`PDIncompleteWarning`. So is that a list of
+        the SCIM API became shorter while it was read.
 
         :param url: path or URL of the collection
         :param params: query parameters
@@ -7370,7 +7552,8 @@ class _Collections(PDSession):
 
         :param resource: path of the collection
         :param query: the whole value; also sent as ``query``, by which the
-            API narrows the records down
+            API narrows the records down (SCIM has no such parameter; there,
+            give a ``filter`` with ``params`` if you want one)
         :param attribute: name of the attribute; records without it are
             passed over
         :param params: more query parameters
@@ -7385,7 +7568,8 @@ class _Collections(PDSession):
         """
         wanted = str(query).lower()
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
-        pairs.append(("query", query))
+        if not self._is_scim(resource):
+            pairs.append(("query", query))
         options = _without_none(prefetch=prefetch)
         options.update(_passed_on(deadline))
         params = _as_params(pairs)
@@ -7405,6 +7589,15 @@ class _Collections(PDSession):
                 f"an {other!r} that is: pass attribute={other!r}.",
             )
         return None
+
+    def _is_scim(self, resource: Any) -> bool:
+        """Does a list come from the SCIM API?"""
+        try:
+            path = self.canonical_path(_url_of(resource))
+        except URLError:
+            return False  # iter_all says what is wrong with it.
+        operation = _operation("GET", path)
+        return operation is not None and operation.pagination == "scim"
 
     def _refuse_half_an_answer(self, resource: str, records: Any) -> None:
         """See that an iteration has seen all records.
@@ -7461,9 +7654,10 @@ class _Collections(PDSession):
         if page_size is None:
             page_size = self.default_page_size
         wanted = _whole_number("page_size", page_size, 1)
-        limit = _pop(pairs, "limit")
+        name = _PAGE_POSITIONS[operation.pagination].limit_name
+        limit = _pop(pairs, name)
         if limit is not None:
-            wanted = _whole_number("limit", limit, 1)
+            wanted = _whole_number(name, limit, 1)
         return min(wanted, operation.max_limit)
 
     def _iterate(
@@ -7701,7 +7895,7 @@ class APISession(_Collections):
         if default_from or default_sender:
             self.default_from = default_from or default_sender
         super().__init__(api_key, debug, name, url, region)
-        self.headers["Accept"] = "application/vnd.pagerduty+json;version=2"
+        self.headers["Accept"] = _ACCEPT
 
     def _reset_transient_state(self) -> None:
         super()._reset_transient_state()
@@ -7835,6 +8029,9 @@ class APISession(_Collections):
             early = {"X-EARLY-ACCESS": program}
             headers = _merge_headers(early, options["headers"])
             options["headers"] = _CompleteHeaders(headers)
+        headers = options["headers"]
+        if operation.media_type and headers.get("Accept") == _ACCEPT:
+            headers["Accept"] = operation.media_type
         if given and (operation.plain_params or operation.comma_params):
             options["params"] = _unbracket(given, options["params"], operation)
 

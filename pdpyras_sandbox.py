@@ -27,6 +27,10 @@ not take is refused, and so is an offset beyond 10 000. What PagerDuty does not
 document about periods is a setting of :class:`Sandbox`, so that an export can
 be tried with each meaning.
 
+SCIM users are records of their own, and their pages have a cap, as
+:class:`Sandbox` is told. The paths of Jira, Slack and Microsoft Teams are
+served as well, those of ``app.pagerduty.com`` too.
+
 It is an authorization server as well: under ``/oauth/authorize``, where every
 user consents at once, and ``/oauth/token``, for any client. Access tokens that
 have ended are answered 401 by the REST API.
@@ -94,6 +98,7 @@ Record = Dict[str, Any]
 Answer = Tuple[int, Any]  # status, and content of the body; None: no body
 
 DEFAULT_LIMIT = 25  # records a page, unless the client says
+SCIM_PAGE_SIZE = 100  # users a page, unless the sandbox is told
 MULTI_UPDATE_LIMIT = 250  # records
 EVENT_SIZE_LIMIT = 512 * 1024  # bytes
 SUMMARY_LIMIT = 1024  # characters
@@ -108,6 +113,14 @@ WEBHOOK_TIMEOUT = 5.0  # seconds, within which a receiver has to answer
 WEBHOOK_PAUSES = (0.5, 1.0)  # seconds between the attempts of a delivery
 DELIVERIES_KEPT = 10000  # of each webhook
 WEB_URL = "https://pdpyras-sandbox.pagerduty.com"
+
+# Where the paths of the other APIs begin.
+_SCIM = "/scim/v2/"
+_SLACK = "/integration-slack/"
+_TEAMS = "/integration-ms-teams/"
+_JIRA_SERVER = "/integration-jira-service/"
+_URN = "urn:ietf:params:scim:"
+_SIGNATURE = "x-pagerduty-jira-signature"
 
 
 # ---------------------------------------------------------------------------
@@ -201,7 +214,8 @@ def _encoded(answer: Answer, headers: Dict[str, Any]) -> bytes:
     body = b""
     if content is not None:
         body = json.dumps(content).encode("utf-8")
-        lines.append("content-type: application/json; charset=utf-8")
+        if "content-type" not in headers:
+            lines.append("content-type: application/json; charset=utf-8")
     if status != 204:
         lines.append(f"content-length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
@@ -425,6 +439,9 @@ def _named(kind: str, n: int) -> Record:
         first, last = _FIRST_NAMES[n % firsts], _LAST_NAMES[n // firsts]
         email = f"{first}.{last}{series or ''}@example.com".lower()
         return {"name": f"{first} {last}", "email": email}
+    if kind == "User":  # of SCIM
+        user = _named("user", n)
+        return {"displayName": user["name"], "userName": user["email"]}
     if kind == "oncall":
         return {"escalation_level": n + 1}
     field = {"incident": "title", "tag": "label"}.get(kind, "name")
@@ -524,6 +541,18 @@ def _anonymize(record: Record, identity: str) -> None:
         del record[name]
     if identity:
         record.setdefault(identity, record_id)
+
+
+def _as_in_scim(record: Record, kind: str) -> None:
+    """Give a record the form that it has in SCIM."""
+    for name in ("type", "self", "html_url", "summary", "created_at"):
+        del record[name]
+    record.setdefault("schemas", [f"{_URN}schemas:core:2.0:{kind}"])
+    record["meta"] = {"resourceType": kind}
+    if kind == "User":
+        role = {"type": "base", "primary": True, "value": "user"}
+        record.setdefault("roles", [role])
+        record.setdefault("active", True)
 
 
 class _Collection:
@@ -679,7 +708,7 @@ class _Store:
         usual.update(_DEFAULTS.get(kind, {}))
         added: List[Record] = []
         for content in contents:
-            record_id = content.get("id") or self._new_id()
+            record_id = content.get("id") or self.new_id(path)
             record = {
                 "id": record_id,
                 "type": kind,
@@ -695,13 +724,17 @@ class _Store:
             record["summary"] = _summary(record)
             if history and history.identity != "id":
                 _anonymize(record, history.identity)
+            if path.startswith(_SCIM):
+                _as_in_scim(record, kind)
             collection.put(record_id, record, times)
             added.append(record)
         return added
 
-    def _new_id(self) -> str:
+    def new_id(self, path: str) -> str:
+        """An id that nothing has yet."""
         self._ids += 1  # the factor is odd, so that no id comes twice
-        return f"P{self._ids * 7654321 % 16**6:06X}"
+        new_id = f"P{self._ids * 7654321 % 16**6:06X}"
+        return new_id.rjust(26, "A") if path.startswith(_SCIM) else new_id
 
     def _complete_incident(self, incident: Record, number: int) -> None:
         incident["incident_number"] = number + 1
@@ -921,7 +954,8 @@ class _Lists:
         """The body with the records that a query asks for."""
         asked = dict(request.query)
         style, name = operation.pagination, operation.response
-        limit = max(1, _number(asked, "limit", DEFAULT_LIMIT))
+        usual = 50 if request.path.startswith(_SLACK) else DEFAULT_LIMIT
+        limit = max(1, _number(asked, "limit", usual))
         limit = min(limit, operation.max_limit)
         start = _number(asked, "offset", 0) if style == "offset" else 0
         if start + limit > pdpyras.ITERATION_LIMIT:
@@ -1892,6 +1926,373 @@ class _RestAPI:
 
 
 # ---------------------------------------------------------------------------
+# Jira, Slack and Microsoft Teams
+# ---------------------------------------------------------------------------
+
+
+def _demand_all(content: Record, *names: str) -> None:
+    missing = [name for name in names if not content.get(name)]
+    if missing:
+        raise _error(400, *(f"{name} is missing" for name in missing))
+
+
+def _channel(content: Record) -> Record:
+    """What there is to say of a Slack channel."""
+    team, channel = content["slack_team_id"], content["id"]
+    return {
+        "name": "notification",
+        **content,
+        "link": f"https://slack.com/app_redirect?channel={channel}&team={team}",
+        "deep_link": f"slack://channel?team={team}&id={channel}",
+    }
+
+
+class _IntegrationsAPI(_RestAPI):
+    """Collections as in the REST API, and what belongs to an incident."""
+
+    def __init__(
+        self, store: _Store, lists: _Lists, webhooks: _Webhooks
+    ) -> None:
+        super().__init__(store, lists, webhooks)
+        slack = _SLACK + "incidents/{incident_id}/"
+        teams = _TEAMS + "incidents/{incident_id}/"
+        self.routes.update(
+            {
+                f"POST {slack}dedicated_channel": self.open_channel,
+                f"GET {slack}dedicated_channel": self.recall,
+                f"DELETE {slack}dedicated_channel": self.close,
+                f"POST {slack}notification_channels": self.link,
+                f"PUT {slack}notification_channels": self.link_others,
+                f"POST {teams}meeting": self.meet,
+                f"POST {teams}dedicated_chat": self.open_chat,
+                f"GET {teams}dedicated_chat": self.recall,
+                f"DELETE {teams}dedicated_chat": self.close,
+            }
+        )
+
+    def answer(self, request: Request) -> Answer:
+        if "/incidents/" in request.path:
+            self.store.find("/".join(["", *request.path.split("/")[2:4]]))
+        is_jira_server = request.path.startswith(_JIRA_SERVER)
+        if is_jira_server and not request.headers[_SIGNATURE]:
+            raise _error(403, message="Authorization error")
+        status, content = super().answer(request)
+        if request.method == "POST":
+            status = 200 if is_jira_server else 201
+        return status, content
+
+    def recall(self, request: Request, content: None) -> Any:
+        """What is open."""
+        if request.path not in self.store.sent:
+            raise _error(404)
+        return self.store.sent[request.path]
+
+    def close(self, request: Request, content: None) -> None:
+        self.recall(request, None)
+        del self.store.sent[request.path]
+
+    def open_channel(self, request: Request, content: Record) -> Record:
+        _demand_all(content, "name", "slack_team_id")
+        channel = _channel({**content, "id": self.store.new_id(_SLACK)})
+        channel.pop("privacy", None)
+        self.store.sent[request.path] = channel
+        return {"channel": channel, "warnings": []}
+
+    def link(self, request: Request, content: Record) -> Record:
+        _demand_all(content, "id", "slack_team_id")
+        channel = self.store.add(request.path, _channel(content))
+        return {"channel": channel, "warnings": []}
+
+    def link_others(self, request: Request, content: Any) -> Record:
+        """Link these channels, and no others."""
+        for channel in _listed(content):
+            _demand_all(channel, "id", "slack_team_id")
+        self.store.collection(request.path).clear()
+        linked = [
+            self.store.add(request.path, _channel(channel))
+            for channel in _listed(content)
+        ]
+        return {"channels": linked, "warnings": []}
+
+    def meet(self, request: Request, content: Record) -> Record:
+        _demand_all(content, "mst_team_id")
+        name = (content.get("meeting") or {}).get("name", "Incident")
+        return {"name": name, "url": self._link("meetup-join")}
+
+    def open_chat(self, request: Request, content: Record) -> Record:
+        _demand_all(content, "mst_tenant_id")
+        name = (content.get("chat") or {}).get("name", "Incident")
+        chat = {"name": name, "url": self._link("chat")}
+        self.store.sent[request.path] = {
+            "chat": chat,
+            "tenant_id": content["mst_tenant_id"],
+        }
+        return chat
+
+    def _link(self, kind: str) -> str:
+        return f"https://teams.example.com/l/{kind}/{self.store.new_id('')}"
+
+
+# ---------------------------------------------------------------------------
+# SCIM
+# ---------------------------------------------------------------------------
+
+# What a client may set of a user.
+_SCIM_ATTRIBUTES = {"active", "displayName", "entitlements", "externalId"}
+_SCIM_ATTRIBUTES.update(["roles", "schemas", "timezone", "title", "userName"])
+_SCIM_REQUIRED = ("userName", "displayName")
+# Of what the API says about itself, all that clients look for.
+_SCIM_ITSELF: Dict[str, Record] = {
+    "Schemas": {
+        "schemas": [f"{_URN}schemas:core:2.0:Schema"],
+        "id": f"{_URN}schemas:core:2.0:User",
+        "name": "User",
+        "description": "User Account",
+        "meta": {"resourceType": "Schema"},
+        "attributes": [
+            {"name": name, "required": name in _SCIM_REQUIRED}
+            for name in sorted(_SCIM_ATTRIBUTES)
+        ],
+    },
+    "ResourceTypes": {
+        "schemas": [f"{_URN}schemas:core:2.0:ResourceType"],
+        "id": "User",
+        "name": "User",
+        "endpoint": "/Users",
+        "schema": f"{_URN}schemas:core:2.0:User",
+        "meta": {"resourceType": "ResourceType"},
+    },
+    "ServiceProviderConfig": {
+        "schemas": [f"{_URN}schemas:core:2.0:ServiceProviderConfig"],
+        "patch": {"supported": True},
+        "bulk": {"supported": False, "maxOperations": 0, "maxPayloadSize": 0},
+        "filter": {"supported": True, "maxResults": 100},
+        "changePassword": {"supported": False},
+        "sort": {"supported": False},
+        "etag": {"supported": False},
+        "authenticationSchemes": [
+            {
+                "type": "oauthbearertoken",
+                "name": "Bearer token",
+                "description": "An API key or an OAuth token",
+            }
+        ],
+        "meta": {"resourceType": "ServiceProviderConfig"},
+    },
+}
+
+
+def _scim_error(status: int, detail: str, kind: str = "") -> _ApiError:
+    error = {
+        "schemas": [f"{_URN}api:messages:2.0:Error"],
+        "status": str(status),
+        "detail": detail,
+    }
+    return _ApiError(status, dict(error, scimType=kind) if kind else error)
+
+
+def _restyled(path: str, answer: Answer) -> Answer:
+    """An error as the API of this path spells it, whoever made it."""
+    status, content = answer
+    error = content.get("error") if isinstance(content, dict) else None
+    if not isinstance(error, dict):
+        return answer
+    reasons_ = [str(reason) for reason in error.get("errors", ())]
+    if path.startswith(_SCIM):
+        detail = "; ".join(reasons_) or error["message"]
+        return _scim_error(status, detail).answer
+    if path.startswith((_SLACK, _TEAMS, _JIRA_SERVER)):
+        message = "; ".join([error["message"], *reasons_])
+        return status, {"error": {"message": message}}
+    return answer
+
+
+class _ScimAPI:
+    """Serves SCIM users, in pages that hold no more than is said."""
+
+    def __init__(self, store: _Store, page_size: int) -> None:
+        self.store, self.page_size = store, page_size
+        user = _SCIM + "Users/{id}"
+        self.routes: Dict[str, Callable[[Request], Answer]] = {
+            f"GET {_SCIM}Users": self.users,
+            f"POST {_SCIM}Users": self.create,
+            f"GET {user}": self.read,
+            f"PUT {user}": self.replace,
+            f"PATCH {user}": self.patch,
+            f"DELETE {user}": self.delete,
+            f"GET {_SCIM}Schemas": self.describe,
+            f"GET {_SCIM}Schemas/{{id}}": self.schema,
+            f"GET {_SCIM}ResourceTypes": self.describe,
+            f"GET {_SCIM}ServiceProviderConfig": self.config,
+        }
+
+    def answer(self, request: Request) -> Answer:
+        if request.endpoint is None:
+            raise _error(404)
+        serve = self.routes.get(f"{request.method} {request.endpoint}")
+        if serve is None:
+            raise _error(405)
+        return serve(request)
+
+    # -- Lists --------------------------------------------------------------
+
+    def users(self, request: Request) -> Answer:
+        found = self.store.all(request.path)
+        asked = dict(request.query)
+        if asked.get("filter"):
+            name, value = self._condition(asked["filter"])
+            found = [
+                user
+                for user in found
+                if str(user.get(name)).lower() == value.lower()
+            ]
+        return 200, self._page(asked, found)
+
+    def _condition(self, text: str) -> Tuple[str, str]:
+        match = re.fullmatch(
+            r'\s*(userName|externalId)\s+eq\s+("(?:[^"\\]|\\.)*")\s*',
+            text,
+            re.IGNORECASE,
+        )
+        if match is None:
+            detail = "A filter is userName eq TEXT, or externalId eq TEXT"
+            raise _scim_error(400, detail, "invalidFilter")
+        names = {"username": "userName", "externalid": "externalId"}
+        return names[match.group(1).lower()], json.loads(match.group(2))
+
+    def _page(self, asked: Dict[str, str], found: List[Record]) -> Record:
+        start = max(1, self._number(asked, "startIndex", 1))
+        count = max(0, self._number(asked, "count", self.page_size))
+        page = found[start - 1 :][: min(count, self.page_size)]
+        return self._listing(page, start, len(found))
+
+    def _listing(self, page: List[Record], start: int, total: int) -> Record:
+        return {
+            "schemas": [f"{_URN}api:messages:2.0:ListResponse"],
+            "totalResults": total,
+            "startIndex": start,
+            "itemsPerPage": len(page),
+            "Resources": page,
+        }
+
+    def _number(self, asked: Dict[str, str], name: str, usual: int) -> int:
+        text = asked.get(name, str(usual))
+        if not re.fullmatch(r"-?\d{1,18}", text):
+            raise _scim_error(400, f"{name} is no number", "invalidValue")
+        return int(text)
+
+    def describe(self, request: Request) -> Answer:
+        found = self._described(request.path)
+        return 200, self._listing(found, 1, len(found))
+
+    def _described(self, path: str) -> List[Record]:
+        return self.store.all(path) or [_SCIM_ITSELF[path[len(_SCIM) :]]]
+
+    def schema(self, request: Request) -> Answer:
+        path, _, schema_id = request.path.rpartition("/")
+        for schema in self._described(path):
+            if schema["id"] == schema_id:
+                return 200, schema
+        raise _error(404)
+
+    def config(self, request: Request) -> Answer:
+        return 200, _SCIM_ITSELF["ServiceProviderConfig"]
+
+    # -- Users --------------------------------------------------------------
+
+    def read(self, request: Request) -> Answer:
+        return 200, self.store.find(request.path)
+
+    def create(self, request: Request) -> Answer:
+        content = self._attributes(self._body(request))
+        self._check(content, None)
+        if content.get("active") is False:
+            detail = "A user cannot be created inactive"
+            raise _scim_error(400, detail, "invalidValue")
+        return 201, self.store.add(request.path, content)
+
+    def replace(self, request: Request) -> Answer:
+        user = self.store.find(request.path)
+        content = self._attributes(self._body(request))
+        return self._changed(request, user, content)
+
+    def patch(self, request: Request) -> Answer:
+        user = self.store.find(request.path)
+        operations = self._body(request).get("Operations")
+        if not isinstance(operations, list) or not operations:
+            raise _scim_error(400, "Operations are missing", "invalidSyntax")
+        content = self._attributes(_copied(user))
+        for operation in operations:
+            self._apply(operation, content)
+        return self._changed(request, user, content)
+
+    def _apply(self, operation: Any, content: Record) -> None:
+        """Carry out an operation of a PATCH."""
+        if not isinstance(operation, dict):
+            raise _scim_error(
+                400, "An operation is an object", "invalidSyntax"
+            )
+        kind = str(operation.get("op")).lower()
+        path, value = operation.get("path"), operation.get("value")
+        if path is not None and path not in _SCIM_ATTRIBUTES:
+            raise _scim_error(400, f"{path!r} is no attribute", "invalidPath")
+        if kind == "remove" and path is not None:
+            content.pop(path, None)
+        elif kind not in ("add", "replace"):
+            raise _scim_error(400, "op or path cannot be used", "noTarget")
+        elif path is not None:
+            content[path] = value
+        elif isinstance(value, dict):
+            content.update(self._attributes(value))
+        else:
+            raise _scim_error(400, "value is no object", "invalidValue")
+
+    def delete(self, request: Request) -> Answer:
+        self.store.find(request.path)
+        path, _, user_id = request.path.rpartition("/")
+        self.store.collection(path).remove(user_id)
+        return 204, None
+
+    def _body(self, request: Request) -> Record:
+        try:
+            body = request.json
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise _scim_error(400, "The body is no object", "invalidSyntax")
+        return body
+
+    def _attributes(self, content: Record) -> Record:
+        return {k: v for k, v in content.items() if k in _SCIM_ATTRIBUTES}
+
+    def _check(self, content: Record, user: Optional[Record]) -> None:
+        missing = [name for name in _SCIM_REQUIRED if not content.get(name)]
+        if missing:
+            detail = f"{' and '.join(missing)} cannot be empty"
+            raise _scim_error(400, detail, "invalidValue")
+        name = str(content["userName"]).lower()
+        for other in self.store.all(f"{_SCIM}Users"):
+            if other is not user and other["userName"].lower() == name:
+                detail = "userName has already been taken"
+                raise _scim_error(400, detail, "uniqueness")
+
+    def _changed(
+        self, request: Request, user: Record, content: Record
+    ) -> Answer:
+        """Put this in the place of a user. Whom that deactivates is gone."""
+        if content.get("active") is False:
+            return self.delete(request)
+        self._check(content, user)
+        for name in _SCIM_ATTRIBUTES.intersection(user) - set(content):
+            if name not in ("schemas", "active"):
+                del user[name]
+        user.update(content)
+        path = request.path.rpartition("/")[0]
+        self.store.changed(path, user, content)
+        return 200, user
+
+
+# ---------------------------------------------------------------------------
 # The Events API
 # ---------------------------------------------------------------------------
 
@@ -2144,12 +2545,15 @@ class Sandbox:
     :param resolution: ``"seconds"`` or ``"milliseconds"``: how exactly times
         are compared. Both ends are rounded down to it, and so are the times
         of records, which are known more exactly than most are rendered.
+    :param scim_page_size: users that a page of SCIM holds at most, however
+        many are asked for
     :param order: of the historical lists, where the request does not say
         it: ``"added"``, the order in which records were added, ``"oldest"``
         or ``"newest"`` first. Audit records come newest first in any case.
     :raises ValueError: a setting is impossible
 
-    PagerDuty does not document what the last four are about. A program that
+    PagerDuty does not document what ``since``, ``until``, ``resolution`` and
+    ``order`` are about. A program that
     relies on none of it has the same results with all of them.
     """
 
@@ -2164,10 +2568,11 @@ class Sandbox:
         until: str = "inclusive",
         resolution: str = "seconds",
         order: str = "added",
+        scim_page_size: int = SCIM_PAGE_SIZE,
     ) -> None:
         least = 1 if rate_limit is None else rate_limit
-        if min(port, users, latency) < 0 or least < 1:
-            raise ValueError("No number may be negative, nor the limit 0.")
+        if min(port, users, latency) < 0 or min(least, scim_page_size) < 1:
+            raise ValueError("No number may be negative, nor a limit 0.")
         self.port = port
         self.latency = latency
         self.rate_limit = rate_limit
@@ -2178,6 +2583,10 @@ class Sandbox:
         lists = _Lists(_Meaning(since, until, resolution, order))
         self._webhooks = _Webhooks(self._store)
         self._rest = _RestAPI(self._store, lists, self._webhooks)
+        self._scim = _ScimAPI(self._store, scim_page_size)
+        self._integrations = _IntegrationsAPI(
+            self._store, lists, self._webhooks
+        )
         self._events = _EventsAPI(self._store, self._webhooks)
         self._oauth = _OAuth(clock)
         # "drop" or an error, and the path of the requests that it strikes.
@@ -2401,14 +2810,25 @@ class Sandbox:
                 else:
                     self._oauth.check(_key(request))
                     self._count(_key(request), headers)
-                    answer = self._rest.answer(request)
+                    answer = self._api_of(request.path).answer(request)
             except _ApiError as error:
                 answer = error.answer
                 headers.update(error.headers)
             except Exception as mistake:  # of this module
                 traceback.print_exc()
                 answer = _error(500, repr(mistake)).answer
+            if request.path.startswith(_SCIM) and answer[1] is not None:
+                headers["content-type"] = "application/scim+json"
+            answer = _restyled(request.path, answer)
             return _encoded(answer, headers), fault == "drop"
+
+    def _api_of(self, path: str) -> Union[_RestAPI, _ScimAPI]:
+        """Who serves the requests that need a key."""
+        if path.startswith(_SCIM):
+            return self._scim
+        if path.startswith("/integration-"):
+            return self._integrations
+        return self._rest
 
     def _next_fault(self, request: Request) -> Any:
         for number, (fault, path) in enumerate(self._faults):
@@ -2640,6 +3060,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--users", type=int, default=50, metavar="N")
     parser.add_argument("--latency", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--rate-limit", type=int, metavar="PER_MINUTE")
+    parser.add_argument(
+        "--scim-page-size", type=int, default=SCIM_PAGE_SIZE, metavar="N"
+    )
     for name, choice in _MEANINGS.items():
         parser.add_argument(f"--{name}", choices=choice, default=choice[0])
     options = vars(parser.parse_args(arguments))

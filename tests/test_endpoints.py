@@ -2,8 +2,8 @@
 
 The samples below were written down by reading PagerDuty's API document, so
 that a clone without that document tests every kind of endpoint too. What holds
-of any document is tested with a small one of our own and, where it is at hand,
-with PagerDuty's: see ``tests/documents.py``. Nothing here needs a change
+of any document is tested with small ones of our own and, where they are at
+hand, with PagerDuty's: see ``tests/documents.py``. Nothing here needs a change
 because a new release has more endpoints.
 """
 
@@ -22,7 +22,17 @@ import pytest
 
 import pdpyras
 from tests import documents, wire
-from tests.documents import APIS, MODULE, REST, SMALL_API, script
+from tests.documents import (
+    APIS,
+    MODULE,
+    PAGERDUTY,
+    SMALL,
+    SMALL_API,
+    STAFF_API,
+    TABLES,
+    needs_documents,
+    script,
+)
 
 pytestmark = pytest.mark.ends
 
@@ -30,15 +40,18 @@ SCRIPT = Path(script.__file__)
 BASE = "https://api.pagerduty.com"
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-STYLES = ["offset", "cursor", "after", "starting_after"]
+STYLES = ["offset", "cursor", "after", "starting_after", "scim"]
 OPERATION = re.compile(
     r"(?P<method>[A-Z]+)"
     r"(?:=(?P<names>-|\w+\??|(?:-|\w+):(?:-|\w+\??)))?"
-    r"(?P<notes>(?:,(?:offset|cursor|after|starting_after|from|max\d+"
+    r"(?P<notes>(?:,(?:offset|cursor|after|starting_after|scim|from|max\d+"
     r"|history:\w+(?::\w+)?|lasts:\w+|days\d+|seconds|sorted"
-    r"|(?:plain|comma):\w+|early:[\w-]+))*)",
+    r"|(?:plain|comma):\w+|early:[\w-]+"
+    r"|accept:[\w/+]+|host:[\w.]+))*)",
     re.ASCII,
 )
+
+APP = "host:app.pagerduty.com"
 
 # Method, a path as a caller writes it, what is wrapped around the request
 # and the response (None: nothing), how its list comes in pages.
@@ -513,6 +526,9 @@ def test_notes_that_are_not_there(method, path, note):
 each_document = pytest.mark.parametrize(
     "api", APIS, ids=[api.name for api in APIS]
 )
+each_table = pytest.mark.parametrize(
+    "table", TABLES, ids=[table.name for table in TABLES]
+)
 
 
 def schemas(api, body):
@@ -569,27 +585,31 @@ def with_notes(api):
         yield f"{method} {path}", method, item, described, notes
 
 
-@each_document
-def test_the_table_is_what_the_document_says(api):
-    table = script.derived_table(api.document, api.decisions)
-    assert table == api.module._ENDPOINTS
-    assert list(api.module._ENDPOINTS) == list(table) == sorted(table)
+@each_table
+def test_the_table_is_what_the_documents_say(table):
+    derived = script.derived_table(table.documents, table.decisions)
+    known = table.module._ENDPOINTS
+    assert derived == known
+    assert list(known) == list(derived) == sorted(derived)
 
 
-@each_document
-def test_every_operation_is_of_the_document_or_was_decided(api):
+@each_table
+def test_every_operation_is_of_a_document_or_was_decided(table):
+    known = table.module._ENDPOINTS
     decided = {
         path: value
         for rows in (
-            api.decisions.prose_only,
-            api.decisions.historic,
-            api.decisions.added,
+            table.decisions.prose_only,
+            table.decisions.historic,
+            table.decisions.added,
         )
         for path, (value, _) in rows.items()
-        if path in api.module._ENDPOINTS
+        if path in known
     }
     expected = {
-        (method.upper(), path) for method, path, _, _ in api.operations()
+        (method.upper(), path)
+        for api in table.apis
+        for method, path, _, _ in api.operations()
     }
     expected.update(
         (method, path)
@@ -598,8 +618,8 @@ def test_every_operation_is_of_the_document_or_was_decided(api):
     )
     assert expected == {
         (method, path)
-        for path in api.module._ENDPOINTS
-        for method, _, _ in operations(path, api.module._ENDPOINTS)
+        for path in known
+        for method, _, _ in operations(path, known)
     }
 
 
@@ -635,6 +655,10 @@ def test_every_other_list_in_pages_has_its_note(api):
             and "last" in answered(api, described)
         )
         assert by_body == ("starting_after" in notes), endpoint
+        is_scim = method == "get" and "totalResults" in answered(
+            api, described
+        )
+        assert is_scim == ("scim" in notes), endpoint
 
 
 @each_document
@@ -757,6 +781,92 @@ def test_every_required_header_has_its_note(api):
         assert ("X-EARLY-ACCESS" in required) == bool(early), endpoint
         for value in early:
             assert value in required["X-EARLY-ACCESS"]["description"]
+
+
+def servers_of(api, item, described):
+    for found in (described, item, api.document):
+        if "servers" in found:
+            return [server["url"] for server in found["servers"]]
+    return ["https://api.pagerduty.com"]
+
+
+@each_document
+def test_every_host_and_media_type_has_its_note(api):
+    for endpoint, _, item, described, notes in with_notes(api):
+        (url,) = servers_of(api, item, described)
+        host, _, path = url.partition("//")[2].partition("/")
+        assert endpoint.split(" ")[1].startswith("/" + path.rstrip("/"))
+        expected = set() if host == "api.pagerduty.com" else {"host:" + host}
+        assert {n for n in notes if n.startswith("host:")} == expected
+        types = {
+            media_type
+            for response in described["responses"].values()
+            for media_type in api.resolve(response).get("content", {})
+        }
+        expected = {f"accept:{name}" for name in types if "scim" in name}
+        found = {n for n in notes if n.startswith("accept:")}
+        assert found == expected, endpoint
+
+
+@pytest.mark.parametrize(
+    "method, path, notes",
+    [
+        ("GET", "/scim/v2/Users", {"scim", "accept:application/scim+json"}),
+        ("DELETE", "/scim/v2/Users/{id}", {"accept:application/scim+json"}),
+        ("POST", "/integration-jira-service/rules", {APP}),
+        (
+            "GET",
+            "/integration-slack/workspaces/{slack_team_id}/connections",
+            {"offset", APP},
+        ),
+        (
+            "GET",
+            "/integration-slack/incidents/{incident_id}/dedicated_channel",
+            set(),
+        ),
+        (
+            "GET",
+            "/integration-jira-cloud/accounts_mappings",
+            {"offset"},
+        ),
+        (
+            "POST",
+            "/integration-ms-teams/incidents/{incident_id}/meeting",
+            set(),
+        ),
+    ],
+)
+def test_sampled_notes_of_the_families(method, path, notes):
+    assert operation(method, path)[1] == notes
+
+
+def test_a_path_of_two_documents_is_refused():
+    taken = copy.deepcopy(STAFF_API.document)
+    other = {"paths": {"/Gardeners/{number}": PONDS["/ponds/{id}"]}}
+    other["servers"] = [{"url": "https://app.pagerduty.com/staff/v2"}]
+    with pytest.raises(script.DocumentError, match="is listed twice"):
+        script.listed_paths([taken, other])
+    other["servers"] = [{"url": "https://app.pagerduty.com/staff/v3"}]
+    assert "/staff/v3/Gardeners/{number}" in script.listed_paths(
+        [taken, other]
+    )
+
+
+def test_a_path_behind_two_servers_with_other_paths_is_refused():
+    document = copy.deepcopy(STAFF_API.document)
+    shed = document["paths"]["/sheds/{id}"]
+    shed["delete"]["servers"] = [{"url": "https://app.pagerduty.com/v9"}]
+    with pytest.raises(script.DocumentError, match="behind several paths"):
+        script.listed_paths([document])
+
+
+def test_answers_of_two_media_types_are_refused():
+    document = copy.deepcopy(STAFF_API.document)
+    item = document["paths"]["/Gardeners/{id}"]
+    error = item["get"]["responses"]["404"]
+    error["content"]["application/json"] = {}
+    with pytest.raises(script.DocumentError, match="several media types"):
+        script.derived_row(document, "/staff/v2/Gardeners/{id}", item)
 
 
 # --- Samples ----------------------------------------------------------------
@@ -1072,17 +1182,24 @@ def test_an_answer_without_a_body_is_none(server, session):
 # --- List parameters --------------------------------------------------------
 
 
-@each_document
-def test_list_parameters_have_brackets_wherever_they_occur(api):
+@each_table
+def test_list_parameters_have_brackets_wherever_they_occur(table):
     bracketed, plain = set(), set()
-    for _, _, item, described in api.operations():
-        for name, found in documented(api, item, described, "query").items():
-            kind = api.resolve(found.get("schema", {})).get("type")
-            if name.endswith("[]"):
-                bracketed.add(name.replace("[]", ""))
-            elif kind != "array":
-                plain.add(name)
-    assert bracketed - plain == api.module._LIST_PARAMS
+    found = [
+        (api, name, parameter)
+        for api in table.apis
+        for _, _, item, described in api.operations()
+        for name, parameter in documented(
+            api, item, described, "query"
+        ).items()
+    ]
+    for api, name, parameter in found:
+        kind = api.resolve(parameter.get("schema", {})).get("type")
+        if name.endswith("[]"):
+            bracketed.add(name.replace("[]", ""))
+        elif kind != "array":
+            plain.add(name)
+    assert bracketed - plain == table.module._LIST_PARAMS
 
 
 @pytest.mark.parametrize(
@@ -1257,6 +1374,19 @@ SMALL_TABLE = {
     "/robots": "GET,early:garden-robots PATCH=robots:-,early:garden-robots",
     "/skills/{id}": "GET=-",
     "/sprinklers": "GET,after",
+    "/staff/v2/Gardeners": (
+        "GET=Resources,scim,accept:application/scim+json "
+        "POST=-,accept:application/scim+json"
+    ),
+    "/staff/v2/Gardeners/{id}": (
+        "GET=-,accept:application/scim+json "
+        "PATCH=-,accept:application/scim+json "
+        "DELETE,accept:application/scim+json"
+    ),
+    "/staff/v2/Kinds": "GET=Resources,scim,accept:application/scim+json",
+    "/staff/v2/sheds/{id}": (
+        "GET,host:app.pagerduty.com DELETE,host:app.pagerduty.com"
+    ),
     "/visits": "GET,offset,history:came_at,seconds",
 }
 SMALL_LIST_PARAMS = ["zone_ids"]
@@ -1295,11 +1425,6 @@ PONDS = {
 }
 POND_ROWS = {"/ponds": "GET,offset", "/ponds/{id}": "DELETE"}
 
-needs_document = pytest.mark.skipif(
-    not REST.exists(),
-    reason="PagerDuty's API document is not at hand (PAGERDUTY_OPENAPI)",
-)
-
 
 def saved(directory, document, more=()):
     """The file of a document, to which these paths were added."""
@@ -1309,9 +1434,10 @@ def saved(directory, document, more=()):
     return path
 
 
-def run_small(*arguments):
-    """Run the script with what was decided about the small document."""
-    return script.main(list(map(str, arguments)), SMALL_API.decisions)
+def run_small(document, *arguments):
+    """Run the script on it and the other small document, as was decided."""
+    given = [document, STAFF_API.path] + list(arguments)
+    return script.main(list(map(str, given)), SMALL.decisions)
 
 
 def cut(path):
@@ -1343,9 +1469,9 @@ def small_module(module, capsys):
 
 
 def test_the_small_document_as_it_was_read():
-    assert script.derived_table(
-        SMALL_API.document, SMALL_API.decisions
-    ) == dict(sorted(SMALL_TABLE.items()))
+    for documents_ in (SMALL.documents, SMALL.documents[::-1]):
+        table = script.derived_table(documents_, SMALL.decisions)
+        assert table == dict(sorted(SMALL_TABLE.items()))
 
 
 def test_write_replaces_the_table_and_nothing_else(module):
@@ -1508,17 +1634,18 @@ def test_a_decision_without_its_subject_is_refused(tmp_path, capsys):
 def test_a_row_that_was_added_goes_once_the_document_lists_its_path():
     given = SMALL_API.decisions
     assert "/beds/{bed_id}" in given.added
-    table = script.derived_table(SMALL_API.document, given)
+    table = script.derived_table(SMALL.documents, given)
     assert "/beds/{bed_id}" not in table
     assert table["/nurseries"] == given.added["/nurseries"][0]
     ponds = {path: (row, "not yet") for path, row in POND_ROWS.items()}
     ponds["/ponds"] = ("GET=puddles", "not yet")
     document = copy.deepcopy(SMALL_API.document)
     decisions = given._replace(added=ponds)
-    table = script.derived_table(document, decisions)
+    documents_ = [document, STAFF_API.document]
+    table = script.derived_table(documents_, decisions)
     assert table["/ponds"] == "GET=puddles"
     document["paths"].update(PONDS)
-    table = script.derived_table(document, decisions)
+    table = script.derived_table(documents_, decisions)
     assert table["/ponds"] == "GET,offset"
 
 
@@ -1541,16 +1668,16 @@ def test_list_parameters_are_compared_name_by_name(
 
 def test_a_parameter_that_is_a_single_value_somewhere_is_no_list():
     document = copy.deepcopy(SMALL_API.document)
-    assert script.derived_list_params(document) == SMALL_LIST_PARAMS
+    assert script.derived_list_params([document]) == SMALL_LIST_PARAMS
     query = document["paths"]["/sprinklers"]["get"]["parameters"]
     once = {"name": "zone_ids", "in": "query", "schema": {"type": "array"}}
     query.append(once)
-    assert script.derived_list_params(document) == SMALL_LIST_PARAMS
+    assert script.derived_list_params([document]) == SMALL_LIST_PARAMS
     once["schema"]["type"] = "string"
-    assert script.derived_list_params(document) == []
+    assert script.derived_list_params([document]) == []
     once["name"] = 'a"[]'
     with pytest.raises(script.DocumentError, match="list parameters"):
-        script.derived_list_params(document)
+        script.derived_list_params([document])
 
 
 def test_a_judgement_that_is_needed_no_more_is_refused(tmp_path, capsys):
@@ -1570,7 +1697,7 @@ def test_a_note_is_added_in_one_place(monkeypatch):
         "NOTES",
         script.NOTES + (lambda operation: ["x" + operation.method],),
     )
-    table = script.derived_table(SMALL_API.document, SMALL_API.decisions)
+    table = script.derived_table(SMALL.documents, SMALL.decisions)
     assert table["/sprinklers"] == "GET,after,xget"
     assert table["/beds/{id}"] == "GET,xget PUT,xput DELETE,xdelete"
 
@@ -1602,11 +1729,12 @@ def test_a_new_endpoint_is_known_after_write(tmp_path, small_module, server):
     check_that_ponds_are_known(small_module, server)
 
 
-@needs_document
-def test_the_next_release_of_the_document(tmp_path, module, server):
-    (rest,) = [api for api in APIS if api.path == REST]
+@needs_documents
+def test_the_next_release_of_a_document(tmp_path, module, server):
+    rest, *others = PAGERDUTY.apis
     changed = saved(tmp_path, rest.document, PONDS)
-    done = run_script(changed, "--write", "--module", module)
+    paths = [changed] + [api.path for api in others]
+    done = run_script(*paths, "--write", "--module", module)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         "added    /ponds: GET,offset\n"
@@ -1616,17 +1744,29 @@ def test_the_next_release_of_the_document(tmp_path, module, server):
     check_that_ponds_are_known(module, server)
 
 
-@needs_document
-def test_the_module_has_the_table_of_the_document():
-    done = run_script(REST, "--check")
+@needs_documents
+def test_the_module_has_the_table_of_the_documents():
+    done = run_script(*PAGERDUTY.paths, "--check")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     rows = len(pdpyras._ENDPOINTS)
     assert done.stdout == f"no difference in {rows} paths\n"
 
 
-@needs_document
+@needs_documents
+def test_a_document_that_is_left_out_is_gone(module):
+    done = run_script(*PAGERDUTY.paths[:-1], "--check", "--module", module)
+    assert done.returncode == 1
+    gone = {line.split()[1].rstrip(":") for line in done.stdout.splitlines()}
+    assert gone == {
+        path
+        for path in pdpyras._ENDPOINTS
+        if path.startswith("/integration-slack/")
+    }
+
+
+@needs_documents
 def test_what_the_script_prints_is_the_table():
-    done = run_script(REST)
+    done = run_script(*PAGERDUTY.paths)
     assert (done.returncode, done.stderr) == (0, "")
     literals = b"\n".join(cut(MODULE)[1::2]).decode().replace("\r\n", "\n")
     assert done.stdout == literals

@@ -2,7 +2,7 @@
 
 A server on loopback answers each operation with the document's own example.
 What the library sends is validated against the document's schemas. The
-documents are a small one of our own and, where it is at hand, PagerDuty's:
+documents are small ones of our own and, where they are at hand, PagerDuty's:
 see ``tests/documents.py``.
 """
 
@@ -15,14 +15,25 @@ from functools import lru_cache
 
 import pytest
 
+import pdpyras
 from tests import wire
-from tests.documents import APIS, REST_API, script
+from tests.documents import (
+    APIS,
+    EVENTS,
+    SMALL,
+    TABLES,
+    Api,
+    needs_documents,
+    script,
+)
 
 pytestmark = pytest.mark.ends
 
 jsonschema = pytest.importorskip("jsonschema")
 
 SENDER = "sender@example.com"
+# Of a Jira server, which its callers have to get from there.
+SIGNATURE = "x-pagerduty-jira-signature"
 
 # What is wrong in PagerDuty's document; in ours, nothing. A new release may
 # need a row here, or one less.
@@ -142,14 +153,22 @@ def enumerated(api, path, item, described):
     return re.sub("{(.*?)}", value, path)
 
 
+# Paths that stand in the table in place of a more general one.
+REPLACEMENTS = {
+    path
+    for api in APIS
+    for paths in api.decisions.replaced.values()
+    for path in paths
+}
+
+
 def all_operations(api):
-    replacements = [p for new in api.decisions.replaced.values() for p in new]
     for method, path, item, described in api.operations():
         endpoint = f"{method.upper()} {path}"
         names = script.derived_wrappers(
             api.document, endpoint, described, api.decisions.judgements
         )
-        if path in replacements:
+        if path in REPLACEMENTS:
             names = names._replace(response=path.split("/")[-1])
         yield Operation(
             api,
@@ -258,6 +277,7 @@ def success(operation):
         (status, script.json_content(document, response))
         for status, response in operation.described["responses"].items()
         if status.startswith("2")
+        and status != "204"
         and script.json_content(document, response) is not None
     )
     if found:
@@ -266,16 +286,16 @@ def success(operation):
     return int(statuses[0]) if statuses[0][0] == "2" else 204, []
 
 
-def is_rest(operation):
-    return operation.api is REST_API
+def is_ours(operation):
+    return operation.api in SMALL.apis
 
 
 def response_examples(operation):
     status, bodies = success(operation)
-    if is_rest(operation) and operation.endpoint in SLIPS:
+    if not is_ours(operation) and operation.endpoint in SLIPS:
         said, meant = SLIPS[operation.endpoint]
         bodies = [{meant: body[said]} for body in bodies]
-    if operation.path not in operation.api.document["paths"]:
+    if operation.path in REPLACEMENTS:
         # One of the lists that a path stands for; the example is of another.
         bodies = [
             {
@@ -342,7 +362,7 @@ def draft_4(api, node):
 
 @lru_cache(maxsize=None)
 def schemas(name):
-    (api,) = [api for api in APIS if api.name == name]
+    (api,) = [api for api in APIS + [EVENTS_API] if api.name == name]
     return draft_4(api, api.document)
 
 
@@ -363,7 +383,7 @@ def check_body(operation, body):
     known = [
         pattern
         for _, pattern, endpoints in INVALID_EXAMPLES
-        if is_rest(operation) and operation.endpoint in endpoints
+        if not is_ours(operation) and operation.endpoint in endpoints
     ]
     assert [
         error
@@ -430,6 +450,7 @@ def sessions(one_server):
         )
         opened[api.name].url = one_server.url
         opened[api.name].early_access = early_access(api)
+        opened[api.name].headers[SIGNATURE] = "not-a-real-signature"
     yield opened
     for session in opened.values():
         session.close()
@@ -545,6 +566,25 @@ def check_headers(operation, request):
             assert value == SENDER
         elif name == "X-EARLY-ACCESS":
             assert f"`{value}`" in header["description"]
+    check_media_types(operation, request)
+
+
+def check_media_types(operation, request):
+    """A body has the documented type, and such an answer is asked for."""
+    api, described = operation.api, operation.described
+    if request.body:
+        body = api.resolve(described["requestBody"])
+        assert request.headers["content-type"] in body["content"]
+    answers = {
+        media_type
+        for response in described["responses"].values()
+        for media_type in api.resolve(response).get("content", {})
+    }
+    accepted = request.headers["accept"]
+    if answers <= {"application/json"}:
+        assert accepted == "application/vnd.pagerduty+json;version=2"
+    else:
+        assert answers == {accepted}
 
 
 # --- Query parameters -------------------------------------------------------
@@ -605,11 +645,18 @@ STEERING = {
         {"last": "third", "more": True},
         {"last": "end", "more": False},
     ],
+    "scim": [
+        {"startIndex": 1, "itemsPerPage": 3, "totalResults": 7},
+        {"startIndex": 4, "itemsPerPage": 2, "totalResults": 7},
+        {"startIndex": 6, "itemsPerPage": 2, "totalResults": 7},
+    ],
 }
+LIMITS = {"scim": "count"}
 ASKED = {
     "offset": [("offset", "0"), ("offset", "3"), ("offset", "5")],
     "cursor": [None, ("cursor", "second"), ("cursor", "third")],
     "after": [None, ("after", "second"), ("after", "third")],
+    "scim": [("startIndex", "1"), ("startIndex", "4"), ("startIndex", "6")],
 }
 IN_PAGES = [o for o in OPERATIONS if style(o)]
 LISTS = [
@@ -656,9 +703,9 @@ def serve_pages(server, operation, pages=PAGES):
 
 
 def test_each_style_of_pages_is_driven():
-    for api in APIS:
-        driven = {style(o) for o in IN_PAGES if o.api is api}
-        assert driven == set(STEERING), api.name
+    for table in TABLES:
+        driven = {style(o) for o in IN_PAGES if o.api in table.apis}
+        assert driven == set(STEERING), table.name
 
 
 @each(o for o in IN_PAGES if o.method == "get")
@@ -674,8 +721,9 @@ def test_iter_all_reaches_the_end(operation, server, session):
         assert [pair for pair in request.query if pair[0] in names] == (
             [asked] if asked else []
         )
-        assert ("limit", "3") in request.query
-        if {"limit", "offset", "cursor"} & set(parameters(operation, "query")):
+        limit = LIMITS.get(style(operation), "limit")
+        assert (limit, "3") in request.query
+        if {limit, "offset", "cursor"} & set(parameters(operation, "query")):
             check_query(operation, request)
 
 
@@ -709,7 +757,8 @@ def test_no_page_is_larger_than_documented(operation, server, session):
             check_body(operation, server.requests[-1].json)
         else:
             list(session.iter_all(operation.url, page_size=size))
-            limit = int(dict(server.requests[-1].query)["limit"])
+            name = LIMITS.get(style(operation), "limit")
+            limit = int(dict(server.requests[-1].query)[name])
         stated = [
             int(note[3:])
             for note in notes(operation)
@@ -722,7 +771,7 @@ def test_no_page_is_larger_than_documented(operation, server, session):
 def test_a_list_without_pages_is_whole_or_refused(operation, server, session):
     body = response_examples(operation)[1][0]
     server.reply(json=body)
-    refused = is_rest(operation) and operation.path in REFUSED
+    refused = not is_ours(operation) and operation.path in REFUSED
     if refused or operation.response == "-":
         with pytest.raises(operation.api.module.URLError):
             list(session.iter_all(operation.url))
@@ -732,35 +781,94 @@ def test_a_list_without_pages_is_whole_or_refused(operation, server, session):
         assert records == content(body, operation.response)
 
 
+# --- Events -----------------------------------------------------------------
+
+# This API has sessions of its own, and no rows in the table.
+EVENTS_API = Api("events-v2", EVENTS, script.DECISIONS)
+
+
+def examples_of_events():
+    """Path, operation, and example of each event."""
+    if not EVENTS.exists():
+        return []
+    listed = script.listed_paths([EVENTS_API.document])
+    return [
+        pytest.param(path, operation, body, id=f"{path}-{number}")
+        for path, found in listed.items()
+        for operation in found.operations
+        for number, body in enumerate(
+            examples(
+                EVENTS_API,
+                script.request_content(
+                    EVENTS_API.document, operation.described
+                ),
+            )
+        )
+    ]
+
+
+def test_all_operations_of_events_are_driven():
+    if not EVENTS.exists():
+        pytest.skip("the document of the Events API is not at hand")
+    driven = {param.values[0] for param in examples_of_events()}
+    assert driven == {"/v2/enqueue", "/v2/change/enqueue"}
+    assert driven == {path for _, path, _, _ in EVENTS_API.operations()}
+
+
+@pytest.mark.parametrize("path, operation_, body", examples_of_events())
+def test_an_event_is_sent_as_documented(path, operation_, body, server):
+    kind, send = {
+        "/v2/enqueue": (pdpyras.EventsAPISession, "send_event"),
+        "/v2/change/enqueue": (
+            pdpyras.ChangeEventsAPISession,
+            "send_change_event",
+        ),
+    }[path]
+    key = body["routing_key"]
+    given = copy.deepcopy(body)
+    del given["routing_key"]
+    answer = {"status": "success", "message": "Event processed"}
+    answer["dedup_key"] = body.get("dedup_key", "made-by-the-api")
+    with kind(key) as session:
+        session.url = server.url
+        # By the method for events, and as it stands.
+        properties = copy.deepcopy(given)
+        action = properties.pop("event_action", None)
+        server.reply(202, json=answer)
+        getattr(session, send)(*filter(None, [action]), **properties)
+        server.reply(202, json=answer)
+        assert session.post(path, json=given).json() == answer
+    content = script.request_content(EVENTS_API.document, operation_.described)
+    for request in server.requests:
+        assert (request.method, request.path) == ("POST", path)
+        assert request.json == body
+        assert errors(EVENTS_API, content["schema"], request.json) == []
+
+
 # --- Exceptions to the document ---------------------------------------------
 
-needs_rest = pytest.mark.skipif(
-    REST_API not in APIS,
-    reason="PagerDuty's API document is not at hand (PAGERDUTY_OPENAPI)",
-)
 
-
-def of_rest(endpoint):
+def of_pagerduty(endpoint):
     (operation,) = [
-        o for o in OPERATIONS if is_rest(o) and o.endpoint == endpoint
+        o for o in OPERATIONS if not is_ours(o) and o.endpoint == endpoint
     ]
     return operation
 
 
-@needs_rest
+@needs_documents
 @pytest.mark.parametrize("endpoint", sorted(SLIPS))
 def test_a_slip_is_still_in_the_document(endpoint):
-    bodies = success(of_rest(endpoint))[1]
+    bodies = success(of_pagerduty(endpoint))[1]
     assert all(SLIPS[endpoint][0] in body for body in bodies)
 
 
-@needs_rest
+@needs_documents
 @pytest.mark.parametrize("reason, pattern, endpoints", INVALID_EXAMPLES)
 def test_an_invalid_example_is_still_in_the_document(
     reason, pattern, endpoints
 ):
     for endpoint in endpoints:
-        operation = of_rest(endpoint)
+        operation = of_pagerduty(endpoint)
         schema = request_content(operation)["schema"]
         assert any(
             re.match(f"(.*: )?{pattern}", error)

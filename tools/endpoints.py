@@ -1,36 +1,43 @@
 #!/usr/bin/env python3
-"""Derive the endpoint table of ``pdpyras.py`` from PagerDuty's API document.
+"""Derive the endpoint table of ``pdpyras.py`` from PagerDuty's API documents.
 
-    python3 tools/endpoints.py rest.json           # print the table
-    python3 tools/endpoints.py rest.json --check   # compare, report
-    python3 tools/endpoints.py rest.json --write   # replace, report
+    python3 tools/endpoints.py rest.json scim.json integration-*.json
+
+prints the table, which the documents make together; with ``--check`` it is
+compared with that of the module, and with ``--write`` it replaces it.
 
 The table is the literal that ``pdpyras.py`` holds as ``_ENDPOINTS``, between
 the marks ``# fmt: off`` and ``# fmt: on``. Behind it, between marks of its
-own, stands ``_LIST_PARAMS``: the query parameters that the document spells
+own, stands ``_LIST_PARAMS``: the query parameters that the documents spell
 with ``[]`` wherever they occur. ``--check`` and ``--write`` say row by row,
 and name by name, what was added, what is gone and what changed. ``--write``
 changes nothing outside the marks, and the file is replaced whole or not at
 all.
 
+All documents are given each time, in any order: what is in none of them is
+gone. The path of a document's server is put in front of its paths, so that
+``/rules`` of the Jira Server document is ``/integration-jira-service/rules``;
+a path that is then there twice is refused. The document of
+the Events API is not for this table: it has sessions of its own.
+
 Exit status:
 
 0
     printed; ``--check``: no difference; ``--write``: the module has the table
-    of the document, be it that something or that nothing was to be changed
+    of the documents, be it that something or that nothing was to be changed
 1
     ``--check`` only: there is a difference
 2
-    the document cannot be turned into a table, or the module not be read or
+    the documents cannot be turned into a table, or the module not be read or
     written; the message says why, and nothing was changed
 
 Nothing here is taken from the module: the names that the table may leave out
 are worked out by functions of this script, so that a mistake in one of the
 two shows as a difference.
 
-Where the document contradicts itself the script stops and asks for a row in
-``JUDGEMENTS``. A path that the document no longer lists goes, unless it is
-given a row in ``HISTORIC``; one that it does not list yet has a row in
+Where a document contradicts itself the script stops and asks for a row in
+``JUDGEMENTS``. A path that no document lists any longer goes, unless it is
+given a row in ``HISTORIC``; one that none lists yet has a row in
 ``ADDED`` until it does. A list that comes by period, but whose records have no
 one time, needs a row in ``PERIODS``. The reasons stand here and nowhere else.
 A new kind of note is one function, named in ``NOTES``.
@@ -55,12 +62,14 @@ from typing import (
     Optional,
     Tuple,
 )
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 METHODS = ("get", "post", "put", "patch", "delete")
 MODULE = Path(__file__).resolve().parent.parent / "pdpyras.py"
 WIDTH = 79
 USUAL_PAGE_LIMIT = 100
+USUAL_MEDIA_TYPE = "application/json"
+USUAL_HOST = "api.pagerduty.com"
 
 # Properties that place a page within its list, or tell the way to the next.
 PAGING = frozenset(
@@ -69,20 +78,23 @@ PAGING = frozenset(
         "before",
         "cursor",
         "first",
+        "itemsPerPage",
         "last",
         "limit",
         "more",
         "next_cursor",
         "offset",
+        "startIndex",
         "starting_after",
         "total",
+        "totalResults",
     )
 )
 
 # What may stand beside the list on a page without being its content.
 SECONDARY = re.compile(
     "account_id|additional_fields|migrated_.*|privileges|response_metadata"
-    "|schema_id"
+    "|schema_id|schemas"
 )
 
 # A wrapper's name, with "?" behind it if it may be missing; "-" where the body
@@ -187,7 +199,7 @@ JUDGEMENTS: Dict[str, Judgement] = {
     ),
 }
 
-# Paths of the document that are replaced by others. Without this the table
+# Paths of a document that are replaced by others. Without this the table
 # could not say under which name the list of a tag's users comes.
 REPLACED: Dict[str, Tuple[str, ...]] = {
     "/tags/{id}/{entity_type}": (
@@ -205,8 +217,7 @@ PROSE_ONLY: Dict[str, Tuple[str, str]] = {
     ),
 }
 
-# Rows of paths that the document does not list yet. Once it lists one, what it
-# says counts.
+# Rows of paths that no document lists yet. Once one does, what it says counts.
 _REVIEWS = (
     "published in September 2026, after the document of August; names and "
     "pages as in PagerDuty's own client of that month"
@@ -288,7 +299,7 @@ PERIODS: Dict[str, Tuple[str, str]] = {
 
 
 class Decisions(NamedTuple):
-    """All that was decided by people, about one document."""
+    """All that was decided by people, about the documents of one table."""
 
     judgements: Dict[str, Judgement]
     replaced: Dict[str, Tuple[str, ...]]
@@ -446,9 +457,12 @@ def body_wrapper(
 def response_content(
     document: Document, operation: Document
 ) -> Optional[Document]:
-    """Return the JSON of the first successful response that has any."""
+    """Return the JSON of the first successful response that has any.
+
+    One with the status 204 has none (RFC 9110), whatever its description.
+    """
     for status, response in sorted(operation["responses"].items()):
-        if status.startswith("2"):
+        if status.startswith("2") and status != "204":
             described = json_content(document, response)
             if described is not None:
                 return described
@@ -570,6 +584,14 @@ class Operation(NamedTuple):
         return schema_properties(self.document, answer.get("schema", {}))
 
 
+def server_url(operation: Operation) -> str:
+    """Return the URL behind which the path stands, empty if none is given."""
+    for described in (operation.described, operation.item, operation.document):
+        for server in described.get("servers", ())[:1]:
+            return str(server["url"])
+    return ""
+
+
 def pagination(operation: Operation) -> str:
     """Return how a list comes in pages, empty where it does not."""
     described = operation.answered
@@ -584,6 +606,8 @@ def pagination(operation: Operation) -> str:
         return "cursor"
     if "after" in query:
         return "after"
+    if "totalResults" in described:
+        return "scim"
     by_offset = "offset" in query or {"offset", "more"} <= set(described)
     return "offset" if by_offset else ""
 
@@ -645,6 +669,32 @@ def early_access_notes(operation: Operation) -> List[str]:
 def from_notes(operation: Operation) -> List[str]:
     """Return the note about the header that names a user."""
     return ["from"] if "FROM" in operation.required_headers else []
+
+
+def media_notes(operation: Operation) -> List[str]:
+    """Return the note about answers with a media type of their own.
+
+    That of errors counts too: what deletes has no other answer.
+    """
+    found = {
+        media_type
+        for response in operation.described["responses"].values()
+        for media_type in resolve(operation.document, response).get(
+            "content", {}
+        )
+        if media_type.endswith("json")
+    }
+    if len(found) > 1:
+        raise DocumentError(
+            "answers of several media types: " + ", ".join(sorted(found))
+        )
+    return ["accept:" + name for name in found - {USUAL_MEDIA_TYPE}]
+
+
+def host_notes(operation: Operation) -> List[str]:
+    """Return the note about a host that is not that of the REST API."""
+    host = urlsplit(server_url(operation)).hostname or USUAL_HOST
+    return [] if host == USUAL_HOST else ["host:" + host]
 
 
 def times_of_records(operation: Operation) -> List[str]:
@@ -717,6 +767,8 @@ NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
     plain_notes,
     early_access_notes,
     from_notes,
+    media_notes,
+    host_notes,
 )
 
 
@@ -725,7 +777,7 @@ NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
 # What a row can be made of: nothing that ends a note, an operation, or the
 # string literal around them.
 PATH = re.compile(r"(/([A-Za-z0-9_.~-]+|{[A-Za-z0-9_]+}))+")
-PART = re.compile(r"[A-Za-z0-9_.:=?\[\]-]+")
+PART = re.compile(r"[A-Za-z0-9_.:=?+/\[\]-]+")
 
 
 def operation_text(head: str, operation: Operation) -> str:
@@ -744,7 +796,7 @@ def derived_row(
     judgements: Dict[str, Judgement] = JUDGEMENTS,
     periods: Dict[str, Tuple[str, str]] = PERIODS,
 ) -> str:
-    """Return the row of a path of the document."""
+    """Return the row of a path, which is given as it is in the table."""
     operations = []
     for method in METHODS:
         if method not in item:
@@ -767,20 +819,77 @@ def replacement_row(document: Document, item: Document) -> str:
     return operation_text("GET", Operation(document, "get", item, item["get"]))
 
 
-def refuse_stale_rows(paths: Document, decisions: Decisions) -> None:
+class Listed(NamedTuple):
+    """A path as a document lists it."""
+
+    document: Document
+    item: Document
+
+    @property
+    def methods(self) -> List[str]:
+        """The methods that are described."""
+        return [method for method in METHODS if method in self.item]
+
+    @property
+    def operations(self) -> List[Operation]:
+        """What is described, without what was decided about it."""
+        return [
+            Operation(self.document, method, self.item, self.item[method])
+            for method in self.methods
+        ]
+
+
+def path_in_table(listed: Listed, path: str) -> str:
+    """Return the path with that of its server in front."""
+    paths = {
+        urlsplit(server_url(operation)).path.rstrip("/")
+        for operation in listed.operations
+    }
+    if len(paths) > 1:
+        raise DocumentError(
+            f"{path} is behind several paths: {', '.join(sorted(paths))}"
+        )
+    return "".join(paths) + path
+
+
+def listed_paths(documents: List[Document]) -> Dict[str, Listed]:
+    """Return what all the documents list, by the path in the table.
+
+    Paths that differ in the names of parameters only are the same path.
+    """
+    found: Dict[str, Listed] = {}
+    shapes = set()
+    for document in documents:
+        if not isinstance(document, dict) or not document.get("paths"):
+            raise DocumentError("no OpenAPI document: it has no paths")
+        for path, item in document["paths"].items():
+            listed = Listed(document, item)
+            path = path_in_table(listed, path)
+            if shape(path) in shapes:
+                raise DocumentError(f"the path {path} is listed twice")
+            shapes.add(shape(path))
+            found[path] = listed
+    return found
+
+
+def refuse_stale_rows(paths: Dict[str, Listed], decisions: Decisions) -> None:
     """Raise if a row of this script's tables has lost what it is about."""
+    described = {
+        (method.upper(), path)
+        for path, listed in paths.items()
+        for method in listed.methods
+    }
     stale = [
         endpoint
         for endpoint in [*decisions.judgements, *decisions.periods]
-        for method, path in [endpoint.split(" ")]
-        if method.lower() not in paths.get(path, {})
+        if tuple(endpoint.split(" ")) not in described
     ]
     stale += [path for path in decisions.replaced if path not in paths]
     stale += [path for path in decisions.historic if path in paths]
     stale += [
         path
         for path in decisions.prose_only
-        if set(METHODS).intersection(paths.get(path, {}))
+        if path in paths and paths[path].methods
     ]
     if stale:
         raise DocumentError("rows to take out: " + ", ".join(stale))
@@ -792,21 +901,20 @@ def shape(path: str) -> str:
 
 
 def derived_table(
-    document: Document, decisions: Decisions = DECISIONS
+    documents: List[Document], decisions: Decisions = DECISIONS
 ) -> Table:
     """Return all rows, in the alphabetical order of their paths."""
-    if not isinstance(document, dict) or not document.get("paths"):
-        raise DocumentError("no OpenAPI document: it has no paths")
-    refuse_stale_rows(document["paths"], decisions)
-    listed = set(map(shape, document["paths"]))
+    paths = listed_paths(documents)
+    refuse_stale_rows(paths, decisions)
+    shapes = set(map(shape, paths))
     rows = {
         path: value
         for path, (value, _) in decisions.added.items()
-        if shape(path) not in listed
+        if shape(path) not in shapes
     }
     for given in (decisions.prose_only, decisions.historic):
         rows.update((path, value) for path, (value, _) in given.items())
-    for path, item in document["paths"].items():
+    for path, (document, item) in paths.items():
         if path in decisions.replaced:
             for new in decisions.replaced[path]:
                 rows[new] = replacement_row(document, item)
@@ -820,21 +928,20 @@ def derived_table(
     return {path: rows[path] for path in sorted(rows)}
 
 
-def derived_list_params(document: Document) -> List[str]:
+def derived_list_params(documents: List[Document]) -> List[str]:
     """Return the query parameters with ``[]`` at their ends, without it.
 
     One that is a single value somewhere is none of them. One that is a list
     without brackets somewhere is: the note of that operation says so.
     """
     bracketed, single = set(), set()
-    for item in document["paths"].values():
-        for method in set(METHODS).intersection(item):
-            operation = Operation(document, method, item, item[method])
+    for listed in listed_paths(documents).values():
+        for operation in listed.operations:
             for name, parameter in operation.query.items():
                 schema = parameter.get("schema", {})
                 if name.endswith("[]"):
                     bracketed.add(name[:-2])
-                elif schema_kind(document, schema) != "array":
+                elif schema_kind(listed.document, schema) != "array":
                     single.add(name)
     for name in bracketed:
         if not re.fullmatch("[A-Za-z0-9_]+", name):
@@ -1016,19 +1123,24 @@ def name_differences(derived: List[str], kept: List[str]) -> Iterator[str]:
 
 
 class Derived(NamedTuple):
-    """What the module holds of a document."""
+    """What the module holds of the documents."""
 
     table: Table
     list_params: List[str]
 
 
-def read_document(path: Path, decisions: Decisions) -> Derived:
-    """Return what is derived from the document in this file."""
-    with path.open(encoding="utf-8") as file:
-        document = json.load(file)
+def read_documents(paths: List[Path], decisions: Decisions) -> Derived:
+    """Return what is derived from the documents in these files."""
+    documents = []
+    for path in paths:
+        with path.open(encoding="utf-8") as file:
+            try:
+                documents.append(json.load(file))
+            except ValueError as error:
+                raise DocumentError(f"{path} is no JSON: {error}") from error
     try:
-        table = derived_table(document, decisions)
-        return Derived(table, derived_list_params(document))
+        table = derived_table(documents, decisions)
+        return Derived(table, derived_list_params(documents))
     except (AttributeError, LookupError, TypeError) as error:
         raise DocumentError(f"no OpenAPI document: {error!r}") from error
 
@@ -1054,11 +1166,13 @@ def main(
 ) -> int:
     """Print, check or write the table; return the exit status."""
     parser = argparse.ArgumentParser(
-        description="Derive the endpoint table from PagerDuty's document.",
+        description="Derive the endpoint table from PagerDuty's documents.",
         epilog="Exit status: 0 done, or no difference; 1 --check found a "
         "difference; 2 nothing could be done, the message says why.",
     )
-    parser.add_argument("document", type=Path, metavar="OPENAPI.json")
+    parser.add_argument(
+        "documents", type=Path, nargs="+", metavar="OPENAPI.json"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--check",
@@ -1078,10 +1192,10 @@ def main(
         help="the module to compare with or to change (default: pdpyras.py)",
     )
     options = parser.parse_args(arguments)
-    subject = options.document
+    subject = " ".join(map(str, options.documents))
     try:
-        derived = read_document(options.document, decisions)
-        subject = options.module
+        derived = read_documents(options.documents, decisions)
+        subject = str(options.module)
         if options.check or options.write:
             return compare(options.module, derived, options.write)
     except (OSError, ValueError, DocumentError, ModuleError) as error:
