@@ -638,6 +638,17 @@ def test_configuration_holds_every_environment_variable(
         assert variable in page, variable
 
 
+def test_endpoint_page_says_what_is_at_another_host(
+    html: Dict[str, bytes],
+) -> None:
+    page = html["endpoints.html"].decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    rules = "/integration-jira-service/rules"
+    assert f" GET {rules} rules offset 100 at app.pagerduty.com " in text
+    users = "/scim/v2/Users"
+    assert f" GET {users} Resources scim 100 application/scim+json " in text
+
+
 def test_reference_holds_every_public_name(html: Dict[str, bytes]) -> None:
     page = html["reference.html"].decode()
     reexported = {"HTTPError", "PoolError", "RequestException", "time"}

@@ -130,6 +130,10 @@ def _also(operation: Any) -> str:
         notes.append("From")
     if operation.early_access:
         notes.append(f"early access: {operation.early_access}")
+    if operation.host:
+        notes.append(f"at {operation.host}")
+    if operation.media_type:
+        notes.append(operation.media_type)
     if operation.is_optional:
         notes.append("response wrapper optional")
     for name in sorted(operation.plain_params):
