@@ -8669,20 +8669,23 @@ class _EventsSession(PDSession):
         """Send an event, shortened if need be; return the response.
 
         With an outbox it is None once the event is safe there.
+
+        :param deadline: as given with the call
         """
+        if deadline is _SESSION_DEADLINE and self.deadline is None:
+            guarding = getattr(_guarding, "deadline", None)
+            deadline = guarding or _SESSION_DEADLINE
         if self._outbox is None:
             options = _passed_on(deadline)
             return self._deliver(path, self._fitted(event), **options)
+        deadline = self._begin_deadline(deadline)
         event = self._fitted(_complete_event(event))
-        return self._outbox.put(self, path, event)
+        return self._outbox.put(self, path, event, deadline)
 
     def _deliver(
         self, path: str, event: Dict[str, Any], **options: Any
     ) -> Any:
         """Send an event that fits; return the response."""
-        seconds = getattr(_guarding, "deadline", None)
-        if seconds is not None and self.deadline is None:
-            options.setdefault("deadline", seconds)
         response = successful_response(
             self.post(path, json=event, **options), "sending an event"
         )

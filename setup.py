@@ -15,6 +15,7 @@ MODULES = [
     "pdpyras",
     "pdpyras_oauth",
     "pdpyras_outbox",
+    "pdpyras_outbox_store",
     "pdpyras_sandbox",
     "pdpyras_tokens",
     "pdpyras_webhooks",

@@ -288,6 +288,8 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras_oauth.py",
         "pdpyras_outbox-stubs",
         "pdpyras_outbox.py",
+        "pdpyras_outbox_store-stubs",
+        "pdpyras_outbox_store.py",
         "pdpyras_sandbox-stubs",
         "pdpyras_sandbox.py",
         "pdpyras_tokens-stubs",
@@ -302,7 +304,8 @@ def test_each_module_has_its_stub(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for module in (
             *("pdpyras", "pdpyras_oauth", "pdpyras_outbox"),
-            *("pdpyras_sandbox", "pdpyras_tokens", "pdpyras_webhooks"),
+            *("pdpyras_outbox_store", "pdpyras_sandbox", "pdpyras_tokens"),
+            "pdpyras_webhooks",
         ):
             stub = archive.read(f"{module}-stubs/__init__.pyi").decode("utf-8")
             source = archive.read(f"{module}.py").decode("utf-8")
@@ -314,7 +317,7 @@ def test_each_module_has_its_stub(wheel: str) -> None:
 
 def test_an_installed_copy_imports(installed: Environment) -> None:
     names = "pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox, "
-    names += "pdpyras_tokens, pdpyras_webhooks, "
+    names += "pdpyras_outbox_store, pdpyras_tokens, pdpyras_webhooks, "
     names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"

@@ -1,0 +1,699 @@
+"""Where an outbox keeps its events: one SQLite file, for many processes.
+
+It is a part of ``pdpyras_outbox``, which sends what is kept here; no program
+need import it. It knows locks, forks, full disks and damaged files, and
+nothing of sessions or of PagerDuty.
+
+SQLite's own documents say on what it rests: "Write-Ahead Logging", "How To
+Corrupt An SQLite Database File", and "Result and Error Codes".
+"""
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from datetime import datetime, timezone
+from functools import partial
+from typing import (
+    AbstractSet,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    TypeVar,
+)
+
+import pdpyras
+from pdpyras import PDInputError
+
+try:
+    import fcntl
+except ImportError:  # Not a Unix.
+    fcntl = None  # type: ignore[assignment]
+
+__all__: List[str] = []
+
+_Result = TypeVar("_Result")
+
+
+# ---------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------
+
+# Seconds to wait for the other processes that use the file; and those for
+# what must be noted, although the deadline of the call has passed.
+LOCK_TIME = 30.0
+MIN_LOCK_TIME = 0.3
+POLL_TIME = 0.02
+
+# Times that a damaged file is replaced in one operation.
+MAX_REPLACEMENTS = 3
+
+# Bytes on disk that are freed when it is full: to delete takes room, too.
+BALLAST_SIZE = 256 * 1024
+
+# File systems that share files between machines, but not SQLite's locks.
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p.nfs")
+
+TABLE = "pdpyras_outbox"
+_NEWTABLE = (
+    f"CREATE TABLE {TABLE} ("
+    "id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT NOT NULL, "
+    "owner TEXT NOT NULL, dedup_key TEXT, path TEXT NOT NULL, "
+    "body TEXT NOT NULL, made_at REAL NOT NULL, check_sum TEXT NOT NULL, "
+    "waits_since REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, "
+    "next_attempt_at REAL NOT NULL DEFAULT 0, error TEXT, "
+    "refused INTEGER NOT NULL DEFAULT 0)"
+)
+# Each index ends with the id, of itself: the first gives a queue in its order.
+_NEW_INDEXES = (
+    f"CREATE INDEX {TABLE}_queue ON {TABLE} (refused, owner)",
+    f"CREATE INDEX {TABLE}_key ON {TABLE} (owner, dedup_key, refused)",
+    f"CREATE INDEX {TABLE}_token ON {TABLE} (token)",
+)
+
+
+# ---------------------------------------------------------------------------
+# Locks between processes, and forks
+# ---------------------------------------------------------------------------
+#
+# The kernel frees a lock when its holder dies. Within the process, all
+# transactions are behind one lock, which a fork waits for, and before which
+# the connections are closed: a child that inherited an open one would hold
+# file locks in SQLite's bookkeeping that the kernel does not know of. Python
+# 3.6 cannot tell of a fork. There the child closes what it has inherited,
+# unless another thread was writing, which it cannot undo.
+
+
+class _Process:
+    """What belongs to this process, and not to one forked from it."""
+
+    def __init__(self) -> None:
+        self.id = os.getpid()
+        self.lock = threading.RLock()
+        self.files: Any = weakref.WeakSet()
+        self.descriptors: Set[int] = set()
+
+    def before_fork(self) -> None:
+        self.lock.acquire()
+        self.close()
+
+    def after_fork_in_parent(self) -> None:
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.id = os.getpid()
+        self.lock = threading.RLock()
+        for descriptor in self.descriptors:
+            os.close(descriptor)  # The lock stays with the parent.
+        self.descriptors.clear()
+        for file in list(self.files):
+            file.after_fork()
+
+    def check(self) -> None:
+        if self.id != os.getpid():  # Before Python 3.7.
+            self.after_fork_in_child()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other threads, and forks, from the files.
+
+        :raises sqlite3.OperationalError: another thread takes too long
+        """
+        self.check()
+        lock = self.lock
+        if not lock.acquire(timeout=_patience.left()):
+            raise sqlite3.OperationalError("another thread is at the file")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def close(self) -> None:
+        self.check()
+        with self.lock:
+            for file in list(self.files):
+                file.close()
+
+
+class _Patience(threading.local):
+    """How long this thread waits for others that use the file."""
+
+    deadline: Optional[pdpyras._Deadline] = None
+
+    def left(self) -> float:
+        """Seconds, from now on."""
+        if self.deadline is None:
+            return LOCK_TIME
+        return min(max(self.deadline.left(), 0.0), LOCK_TIME)
+
+
+_process = _Process()
+_patience = _Patience()
+_abandoned: List[sqlite3.Connection] = []
+atexit.register(_process.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_process.before_fork,
+        after_in_parent=_process.after_fork_in_parent,
+        after_in_child=_process.after_fork_in_child,
+    )
+
+
+@contextlib.contextmanager
+def patience(deadline: Optional[pdpyras._Deadline]) -> Iterator[None]:
+    """Wait for nobody within the block when the deadline has passed."""
+    before, _patience.deadline = _patience.deadline, deadline
+    try:
+        yield
+    finally:
+        _patience.deadline = before
+
+
+def at_least_a_moment() -> Any:
+    """For a block that notes what must not be forgotten: some patience."""
+    seconds = max(_patience.left(), MIN_LOCK_TIME)
+    return patience(pdpyras._Deadline(seconds))
+
+
+def _abandon(connection: sqlite3.Connection) -> None:
+    """Never close a connection, whose closing would delete another's file."""
+    _abandoned.append(connection)
+    try:
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    except (ImportError, AttributeError):
+        pass  # Then it is closed when the interpreter ends.
+
+
+def wait(seconds: float) -> None:
+    """Let another process get on; a real pause, whatever time.sleep is."""
+    threading.Event().wait(seconds)
+
+
+@contextlib.contextmanager
+def file_lock(path: str, seconds: float = 0) -> Iterator[bool]:
+    """Hold the lock of a file, if it is to be had within so many seconds.
+
+    :raises OSError: this file system has no locks
+    """
+    end = time.monotonic() + seconds
+    _process.check()
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    _process.descriptors.add(descriptor)
+    is_held = False
+    try:
+        while not is_held:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_held = True
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    break
+                wait(POLL_TIME)
+        yield is_held
+    finally:
+        _process.check()
+        if descriptor in _process.descriptors:  # Else this is a fork's child.
+            _process.descriptors.discard(descriptor)
+            if is_held:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def _file_system(directory: str, mounts: str = "/proc/self/mounts") -> str:
+    """The type of the file system of a directory; "" if it is not known."""
+    best, kind = "", ""
+    try:
+        with open(mounts, encoding="utf-8", errors="replace") as file:
+            entries = [line.split(" ") for line in file]
+    except OSError:
+        return ""
+    for entry in entries:
+        point = entry[1].replace("\\040", " ").rstrip("/")
+        inside = directory == point or directory.startswith(point + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, entry[2]
+    return kind
+
+
+def _check_place(path: str) -> None:
+    """Are there file locks where the outbox is to be?
+
+    :raises PDInputError: there are none
+    """
+    problem = ""
+    directory = os.path.dirname(path)
+    kind = _file_system(directory)
+    if fcntl is None:
+        problem = "this system has no file locks (fcntl)"
+    elif kind.startswith(NETWORK_FILE_SYSTEMS):
+        problem = f"{directory} is on a network file system ({kind})"
+    elif os.access(directory, os.W_OK):
+        try:
+            with file_lock(path + "-sender"):
+                pass
+        except OSError as error:
+            problem = f"{directory} has no file locks ({error.strerror})"
+    if problem:
+        raise PDInputError(
+            f"An outbox cannot be at {path}: {problem}. Without them two "
+            "processes could send the same event. Take a directory on a "
+            "local disk."
+        )
+
+
+# ---------------------------------------------------------------------------
+# The file
+# ---------------------------------------------------------------------------
+
+
+class _ReplacedError(Exception):
+    """While a transaction went on, another process set the file aside."""
+
+
+def _is_damage(error: Exception) -> bool:
+    text = str(error)
+    return (
+        type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError)
+        or "malformed" in text
+        or "not a database" in text
+        or "no such " in text
+    )
+
+
+class File:
+    """The SQLite file: a connection a process, a transaction at a time.
+
+    The file itself is never opened but by SQLite: closing it would take away
+    the locks of all connections of this process.
+
+    :param path: of the file
+    :raises PDInputError: there are no file locks at this path
+    :ivar delivered: tokens of events that are done with, but not yet out of
+        the file
+    :ivar notes: what the user ought to be told
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.identity: Any = None
+        self.delivered: Set[str] = set()
+        self.notes: List[str] = []
+        self._connection: Optional[sqlite3.Connection] = None
+        self._is_busy = self._is_inherited = False
+        _check_place(path)
+        _process.files.add(self)
+
+    def __del__(self) -> None:
+        self.close()
+
+    # -- Transactions -------------------------------------------------------
+
+    def read(self, sql: str, values: Any = ()) -> List[Any]:
+        """The rows of a SELECT."""
+        return self.transact(
+            lambda c: c.execute(sql, values).fetchall(),
+            "DEFERRED",  # Whoever writes holds up no reader.
+        )
+
+    def write(self, sql: str, values: Any = ()) -> int:
+        """Change rows; return how many."""
+        return self.transact(lambda c: c.execute(sql, values).rowcount)
+
+    def transact(
+        self,
+        work: Callable[[sqlite3.Connection], _Result],
+        kind: str = "IMMEDIATE",
+    ) -> _Result:
+        """Do work in a transaction: in a new file, if this one is damaged.
+
+        :raises sqlite3.Error: it could not be done
+        :raises OSError: the same
+        :raises PDInputError: the file is somebody else's database
+        """
+        for _ in range(MAX_REPLACEMENTS):
+            try:
+                with self.transaction(kind) as connection:
+                    return work(connection)
+            except _ReplacedError:
+                continue
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                self.set_aside(error)
+        raise sqlite3.OperationalError("the file is damaged again and again")
+
+    @contextlib.contextmanager
+    def transaction(
+        self, kind: str = "IMMEDIATE"
+    ) -> Iterator[sqlite3.Connection]:
+        """A transaction, which is on disk when the block has ended.
+
+        :raises sqlite3.Error: it is not
+        """
+        with _process.held():
+            if self._is_busy:  # This is a signal handler.
+                raise sqlite3.OperationalError("a transaction is going on")
+            self._is_busy = True
+            try:
+                connection = self._connected()
+                milliseconds = int(_patience.left() * 1000)
+                connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+                connection.execute(f"BEGIN {kind}")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                if self.identity != self._identity_now():
+                    raise _ReplacedError
+            finally:
+                self._is_busy = False
+
+    # -- The connection -----------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from opening, closing, replacing the file.
+
+        :raises sqlite3.OperationalError: one of them takes too long
+        """
+        with file_lock(self.path + "-lock", _patience.left()) as is_held:
+            if not is_held:
+                raise sqlite3.OperationalError("another process has its lock")
+            yield
+
+    def _identity_now(self) -> Any:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._is_inherited:
+            raise sqlite3.OperationalError(
+                "this process was forked while the outbox was in use"
+            )
+        if self._connection and self.identity != self._identity_now():
+            self.abandon()
+        if self._connection is None:
+            with self._locked():
+                self._connection = self._open()
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        if not os.path.exists(self.path):
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            os.close(os.open(self.path, flags, 0o600))
+            self._sync_directory()
+        elif os.stat(self.path).st_mode & 0o077:
+            os.chmod(self.path, 0o600)
+        self.identity = self._identity_now()
+        connection = sqlite3.connect(
+            self.path,
+            timeout=_patience.left(),
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._hold_ballast()
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = partial(
+            str, encoding="utf-8", errors="replace"
+        )
+        found = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        )
+        tables = {name for (name,) in found}
+        if tables and TABLE not in tables:
+            raise PDInputError(
+                f"{self.path} is a database, but not an outbox."
+            )
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"no WAL here, but {mode}")
+        connection.execute("PRAGMA synchronous = FULL")
+        if not tables:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_NEWTABLE)
+            for statement in _NEW_INDEXES:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(os.path.dirname(self.path), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the connection, unless that would harm another file.
+
+        SQLite deletes the log of the last connection by name, although a new
+        file may have the name by then.
+        """
+        if self._connection is None or self._is_busy:
+            return
+        try:
+            with self._locked():
+                connection, self._connection = self._connection, None
+                if self.identity == self._identity_now():
+                    connection.close()
+                else:
+                    _abandon(connection)
+        except (OSError, sqlite3.Error):
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Go on without the connection, and leave it as it is."""
+        if self._connection is not None:
+            _abandon(self._connection)
+            self._connection = None
+
+    def after_fork(self) -> None:
+        """Give up, in the child, what is the parent's."""
+        if self._is_busy:
+            self._is_inherited = self._connection is not None
+            self.abandon()
+        self._is_busy = False
+        self.close()
+
+    # -- Damage, and full disks ---------------------------------------------
+
+    def set_aside(self, error: Exception) -> None:
+        """Give a damaged file another name, unless another process did."""
+        damaged = self.identity
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        name = f"{self.path}.damaged-{stamp}-{os.urandom(3).hex()}"
+        with _process.held(), self._locked():
+            self.abandon()
+            if damaged is None or damaged != self._identity_now():
+                return
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(self.path + suffix, name + suffix)
+        self.notes.append(
+            f"The outbox {self.path} is damaged ({error}). It is now called "
+            f"{name}; a new one was begun. Events that waited in it are not "
+            "sent; the command .recover of sqlite3 may find them."
+        )
+
+    def _hold_ballast(self) -> None:
+        """Keep room on the disk; without it there is none to be freed."""
+        try:
+            disk = os.statvfs(self.path)
+            if disk.f_bavail * disk.f_frsize < 8 * BALLAST_SIZE:
+                return
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            descriptor = os.open(self.path + "-ballast", flags, 0o600)
+        except OSError:
+            return
+        try:
+            os.write(descriptor, os.urandom(BALLAST_SIZE))
+        except OSError:
+            self._free_ballast()
+        finally:
+            os.close(descriptor)
+
+    def _free_ballast(self) -> None:
+        """Give back the room that was kept."""
+        with contextlib.suppress(OSError):
+            os.remove(self.path + "-ballast")
+
+    # -- Events -------------------------------------------------------------
+
+    def add(
+        self, event: "Event", most: Optional[float] = None
+    ) -> Optional["Event"]:
+        """Write an event, unless there are too many.
+
+        :param most: how many may wait; None: any number
+        :returns: the event with its id; None: there are too many
+        """
+
+        def insert(connection: sqlite3.Connection) -> Optional["Event"]:
+            (count,) = connection.execute(
+                f"SELECT COUNT(*) FROM {TABLE} WHERE refused = 0"
+            ).fetchone()
+            if most is not None and count >= most:
+                return None
+            done = connection.execute(
+                f"INSERT INTO {TABLE} (token, owner, dedup_key, path, body, "
+                "made_at, check_sum, waits_since) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*event[1:8], event.made_at),
+            )
+            return event._replace(id=int(done.lastrowid or 0))
+
+        return self.transact(insert)
+
+    def holds(self, event: "Event") -> bool:
+        """Is it in the file? It may have been set aside with a damaged one."""
+        sql = f"SELECT 1 FROM {TABLE} WHERE token = ?"
+        return bool(self.read(sql, (event.token,)))
+
+    def events(self, where: str, values: Any) -> List["Event"]:
+        """The events for which a condition holds, oldest first.
+
+        :param where: the condition, in SQL, of a row ``e`` of the table
+        """
+        rows = self.read(f"{_SELECT} WHERE {where} ORDER BY id", values)
+        return [Event(*row) for row in rows]
+
+    def first(
+        self,
+        where: str,
+        values: Any,
+        skip: AbstractSet[str],
+        order: str = "id",
+    ) -> Optional["Event"]:
+        """The first of these events that is not to be passed over.
+
+        :param skip: tokens of events; SQL could not hold as many
+        """
+        sql = f"{_SELECT} WHERE {where} ORDER BY {order}"
+
+        def find(connection: sqlite3.Connection) -> Optional["Event"]:
+            with contextlib.closing(connection.execute(sql, values)) as rows:
+                events = (Event(*row) for row in rows)
+                return next((e for e in events if e.token not in skip), None)
+
+        return self.transact(find, "DEFERRED")
+
+    def note_failure(
+        self, event: "Event", error: str, next_attempt_at: Optional[float]
+    ) -> None:
+        """Note what came of an attempt.
+
+        :param next_attempt_at: when the next one is due; None: never
+        """
+        is_refused = next_attempt_at is None
+        self.write(
+            f"UPDATE {TABLE} SET attempts = attempts + 1, error = ?, "
+            "next_attempt_at = ?, refused = ? WHERE token = ?",
+            (error, next_attempt_at or 0, is_refused, event.token),
+        )
+
+    def forget_delivered(self) -> None:
+        """Take out of the file what the API has taken.
+
+        :raises sqlite3.Error: even with the reserve the disk is too full
+        """
+        for token in list(self.delivered):
+            delete = (f"DELETE FROM {TABLE} WHERE token = ?", (token,))
+            try:
+                self.write(*delete)
+            except (sqlite3.Error, OSError):
+                self._free_ballast()
+                self.write(*delete)
+            self.delivered.discard(token)
+
+
+# ---------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------
+
+
+class Event(NamedTuple):
+    """A row of the file."""
+
+    id: int
+    token: str
+    owner: str
+    dedup_key: Optional[str]
+    path: str
+    body: str
+    made_at: float
+    check_sum: str
+    attempts: int = 0
+    next_attempt_at: float = 0
+    error: Optional[str] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Is it what was written?"""
+        return self.check_sum == _check_sum(*self[1:7])
+
+    def as_dict(self) -> Dict[str, Any]:
+        """What the user is told about it."""
+        try:
+            body = json.loads(self.body)
+            action = body.get("event_action", "change")
+            summary = (body.get("payload") or {}).get("summary")
+        except (ValueError, AttributeError):
+            action = summary = None
+        return {
+            "id": self.id,
+            "dedup_key": self.dedup_key,
+            "event_action": action,
+            "summary": summary,
+            "made_at": _iso(self.made_at),
+            "attempts": self.attempts,
+            "next_attempt_at": _iso(self.next_attempt_at),
+            "error": self.error,
+        }
+
+
+_SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
+
+
+def new_event(
+    owner: str, dedup_key: Optional[str], path: str, content: Any
+) -> Event:
+    """An event that is to be written."""
+    body = json.dumps(content, allow_nan=False)
+    token = os.urandom(8).hex()
+    values = (token, owner, dedup_key, path, body, time.time())
+    return Event(0, *values, _check_sum(*values))
+
+
+def _iso(moment: Any) -> Optional[str]:
+    if not isinstance(moment, (int, float)) or not 0 < moment < 1e11:
+        return None
+    utc = datetime.fromtimestamp(moment, timezone.utc).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds") + "Z"
+
+
+def _check_sum(*values: Any) -> str:
+    return hashlib.sha256(repr(values).encode("utf-8")).hexdigest()
