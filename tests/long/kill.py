@@ -15,16 +15,25 @@ books are compared, alert by alert:
 
 * lost: a call has accepted an event that the API never got;
 * doubled: one alert was opened twice;
-* disordered: an event of an alert was taken before the one it follows.
+* disordered: an event of an alert was taken before the one it follows, or
+  once more after the one that follows it;
+* repeated: an event was sent again although its sender had read the API's
+  answer and gone on; or more often than processes were killed between the
+  answer and the deletion.
+
+So an event may come twice if the answer to it was lost, or its sender killed
+before it could take the event out of the file; and nothing of its alert may
+come in between.
 
 With ``--calls`` (which needs strace) one process is killed before each system
-call that touches the outbox's files, and each that talks to the API.
+call that touches the outbox's files, those of a new outbox too, and each that
+talks to the API.
 
 The one gap is excluded by construction: nobody but the outbox resolves an
 alert, and the API handles what has arrived in the order of its arrival, so
 that a request of a dead process is not held back.
 
-Exit status: 0 if nothing was lost, doubled or disordered, else 1.
+Exit status: 0 if there was nothing of all this, else 1.
 """
 
 import argparse
@@ -43,12 +52,13 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 ACTIONS = ("trigger", "acknowledge", "resolve")
+PROBLEMS = ("lost", "doubled", "disordered", "repeated")
 WORKERS = 4
 THREADS = 2
 KEY = "not-a-real-routing-key"
@@ -70,6 +80,13 @@ class Api(threading.Thread):
         self.opened: Dict[str, int] = defaultdict(int)
         self.open: Set[str] = set()
         self.moods: Dict[str, int] = defaultdict(int)
+        # Events whose senders have read that they are done with, and gone on;
+        # those that were sent all the same; and the last one of a connection.
+        self.settled: Set[Tuple[str, str]] = set()
+        self.repeated: List[Tuple[str, str]] = []
+        self._answered: Set[Tuple[str, str]] = set()
+        self._done: Dict[Any, Tuple[str, str]] = {}
+        self.unread = 0  # Repetitions whose sender may not have read that.
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen(128)
@@ -89,7 +106,11 @@ class Api(threading.Thread):
                 else:
                     self._read(key.fileobj)
 
-    def stop(self) -> None:
+    def __enter__(self) -> "Api":
+        self.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self._ends = True
         self.join()
         for sock in [self._listener, *self._buffers]:
@@ -125,10 +146,12 @@ class Api(threading.Thread):
 
     def _drop(self, sock: Any) -> None:
         self._selector.unregister(sock)
+        self._done.pop(sock, None)
         del self._buffers[sock]
         sock.close()
 
     def _answer(self, sock: Any, event: Dict[str, Any]) -> None:
+        self._check_repetition(sock, event)
         mood = "takes"
         if self.is_flaky:
             mood = self.random.choices(
@@ -150,7 +173,19 @@ class Api(threading.Thread):
         try:
             sock.sendall(head.encode() + body)
         except OSError:
-            self._drop(sock)
+            return self._drop(sock)
+        if status in (202, 400):
+            self._done[sock] = (event["dedup_key"], event["event_action"])
+            self._answered.add(self._done[sock])
+
+    def _check_repetition(self, sock: Any, event: Dict[str, Any]) -> None:
+        if sock in self._done:  # Who asks again has read the answer.
+            self.settled.add(self._done.pop(sock))
+        name = (event["dedup_key"], event["event_action"])
+        if name in self.settled:
+            self.repeated.append(name)
+        elif name in self._answered:
+            self.unread += 1
 
     def _take(self, event: Dict[str, Any]) -> None:
         key, action = event["dedup_key"], event["event_action"]
@@ -227,16 +262,26 @@ def nurse(url: str, path: str, journal: str) -> None:
             work(url, path, journal)
             return
         print(pid, flush=True)
+    os.killpg(0, signal.SIGKILL)  # Whoever started it has ended.
 
 
 class Nursery:
-    """The process that forks the workers."""
+    """The process that forks the workers, none of which outlives it."""
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, __file__, "--nurse", *arguments]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
+
+    def __enter__(self) -> "Nursery":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        kill_group(self._process)
 
     def birth(self) -> int:
         assert self._process.stdin and self._process.stdout
@@ -244,11 +289,17 @@ class Nursery:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+
+def kill_group(process: Any) -> None:
+    """End a process that leads a group, and all that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            stream.close()
 
 
 # ---------------------------------------------------------------------------
@@ -256,32 +307,37 @@ class Nursery:
 # ---------------------------------------------------------------------------
 
 
-def flush(url: str, path: str) -> List[Any]:
-    """Send what waits; return what was refused."""
+def flush(url: str, path: str) -> Set[str]:
+    """Send what waits; return the keys of what was refused."""
     events = session(url, path)
     end = time.monotonic() + 600
     while len(events.outbox):
         events.outbox.flush(events, deadline=30)
         assert time.monotonic() < end, events.outbox.waiting()[:3]
-    refused: List[Any] = events.outbox.refused()
-    return refused
+    events.close()
+    return {event["dedup_key"] for event in events.outbox.refused()}
 
 
-def problems(api: Api, journal: str, refused: List[Any]) -> Dict[str, Any]:
-    """What was lost, doubled, or taken in the wrong order."""
-    found: Dict[str, Any] = {"lost": [], "doubled": [], "disordered": []}
-    set_aside = {event["dedup_key"] for event in refused}
+def problems(
+    api: Api, journal: str, refused: Set[str], kills: int
+) -> Dict[str, Any]:
+    """What was lost, doubled, repeated, or taken in the wrong order."""
+    found: Dict[str, Any] = {name: [] for name in PROBLEMS}
+    found["repeated"] += api.repeated
+    if api.unread > kills:
+        found["repeated"].append((api.unread, "by", kills, "kills"))
     with open(journal, encoding="ascii") as file:
         lines = [line.split() for line in file if line.endswith("\n")]
     for kind, key, action in lines:
-        has = key in set_aside if kind == "poison" else False
-        if not has and action not in api.taken.get(key, ()):
+        is_taken = action in api.taken.get(key, ())
+        if not (key in refused if kind == "poison" else is_taken):
             found["lost"].append((kind, key, action))
     for key, actions in api.taken.items():
         if api.opened[key] != 1:
             found["doubled"].append((key, actions))
-        order = list(dict.fromkeys(actions))
-        if order != list(ACTIONS[: len(order)]):
+        order = sorted(set(actions), key=ACTIONS.index)
+        in_order = sorted(actions, key=ACTIONS.index)
+        if actions != in_order or order != list(ACTIONS[: len(order)]):
             found["disordered"].append((key, actions))
     found["accepted"] = len(lines)
     return found
@@ -294,15 +350,15 @@ def report(title: str, api: Api, found: Dict[str, Any]) -> bool:
     )
     print(
         f"{title}: {found['accepted']} events accepted, "
-        f"{len(api.taken)} alerts, {repeated} harmless repetitions; answers: "
+        f"{len(api.taken)} alerts, {repeated} repetitions, {api.unread} of "
+        "them after an answer that was not read; answers: "
         + ", ".join(f"{k} {v}" for k, v in sorted(api.moods.items()))
     )
-    names = ("lost", "doubled", "disordered")
-    print("  " + ", ".join(f"{name}: {len(found[name])}" for name in names))
-    for name in names:
+    print("  " + ", ".join(f"{name}: {len(found[name])}" for name in PROBLEMS))
+    for name in PROBLEMS:
         for item in found[name][:10]:
             print(f"  {name}: {item}")
-    return not any(found[name] for name in names)
+    return not any(found[name] for name in PROBLEMS)
 
 
 # ---------------------------------------------------------------------------
@@ -315,53 +371,66 @@ def kill_at_random(directory: str, kills: int, seed: int) -> bool:
     chance = random.Random(seed)
     path = os.path.join(directory, "random.db")
     journal = os.path.join(directory, "random.journal")
-    api = Api(seed)
-    api.start()
-    nursery = Nursery(api.url, path, journal)
-    workers = [nursery.birth() for _ in range(WORKERS)]
-    for _ in range(kills):
-        time.sleep(chance.choice([0.002, 0.02, 0.1]) * chance.random() * 2)
-        index = chance.randrange(WORKERS)
-        os.kill(workers[index], signal.SIGKILL)
-        workers[index] = nursery.birth()
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
-    nursery.close()
-    api.is_flaky = False
-    refused = flush(api.url, path)
-    found = problems(api, journal, refused)
-    api.stop()
-    return report(f"{kills} kills at random", api, found)
+    with Api(seed) as api:
+        with Nursery(api.url, path, journal) as nursery:
+            workers = [nursery.birth() for _ in range(WORKERS)]
+            for _ in range(kills):
+                pause = chance.choice([0.002, 0.02, 0.1]) * chance.random()
+                time.sleep(pause * 2)
+                index = chance.randrange(WORKERS)
+                os.kill(workers[index], signal.SIGKILL)
+                workers[index] = nursery.birth()
+        api.is_flaky = False
+        refused = flush(api.url, path)
+        found = problems(api, journal, refused, kills + WORKERS)
+        return report(f"{kills} kills at random", api, found)
 
 
 def kill_at_calls(directory: str, every: int = 1) -> bool:
     """Kill a process before each system call that matters."""
-    path = os.path.join(directory, "calls.db")
     journal = os.path.join(directory, "calls.journal")
+    on_files = ("-e", "inject=all:signal=KILL:when={}")
+    on_network = ("-e", "inject=connect,sendto,recvfrom:signal=KILL:when={}")
+    kills, refused = 0, set()
+    with Api(0) as api:
+        api.is_flaky = False
+        for name in ("old", "new", "network"):
+            number, was_killed = 0, True
+            while was_killed:
+                number += every
+                file = f"new-{number}.db" if name == "new" else "calls.db"
+                path = os.path.join(directory, file)
+                if name != "new":
+                    flush(api.url, path)
+                options = on_network if name == "network" else on_files
+                command = [option.format(number) for option in options]
+                if name != "network":
+                    command += files_of(path)
+                was_killed = run_until_killed(command, api.url, path, journal)
+                kills += was_killed
+                refused |= flush(api.url, path)
+        found = problems(api, journal, refused, kills)
+        return report(f"{kills} kills before a system call", api, found)
+
+
+def files_of(path: str) -> List[str]:
+    """Options of strace: the calls that concern these files."""
     suffixes = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
-    files = [part for end in suffixes for part in ("-P", path + end)]
-    api = Api(0)
-    api.is_flaky = False
-    api.start()
-    flush(api.url, path)
-    kills = 0
-    for what in (
-        [*files, "-e", "inject=all:signal=KILL:when={}"],
-        ["-e", "inject=connect,sendto,recvfrom:signal=KILL:when={}"],
-    ):
-        number, was_killed = 0, True
-        while was_killed:
-            number += every
-            options = [part.format(number) for part in what]
-            command = ["strace", "-f", "-qq", "-o", os.devnull, *options]
-            once = [sys.executable, __file__, "--once", api.url, path, journal]
-            done = subprocess.run(command + once, timeout=60)
-            was_killed = done.returncode in (-signal.SIGKILL, 137)
-            kills += was_killed
-            assert was_killed or done.returncode == 0, done
-    found = problems(api, journal, flush(api.url, path))
-    api.stop()
-    return report(f"{kills} kills before a system call", api, found)
+    return [part for end in suffixes for part in ("-P", path + end)]
+
+
+def run_until_killed(options: List[str], *arguments: str) -> bool:
+    """Run a worker's one alert under strace; was it killed?"""
+    command = ["strace", "-f", "-qq", "-o", os.devnull, *options]
+    command += [sys.executable, __file__, "--once", *arguments]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        status = process.wait(timeout=120)
+    finally:
+        kill_group(process)
+    was_killed = status in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    assert was_killed or status == 0, (status, command)
+    return was_killed
 
 
 def once(url: str, path: str, journal: str) -> None:
@@ -381,6 +450,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.nurse or options.once:
         (nurse if options.nurse else once)(*(options.nurse or options.once))
         return 0
+    # So that what it has started is ended by it, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     here = os.getcwd()  # On a disk, where /tmp may be memory.
     directory = tempfile.mkdtemp(prefix="outbox-", dir=here)
     try:
