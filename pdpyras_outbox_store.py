@@ -90,8 +90,9 @@ _NEW_INDEXES = (
 # transactions are behind one lock, which a fork waits for, and before which
 # the connections are closed: a child that inherited an open one would hold
 # file locks in SQLite's bookkeeping that the kernel does not know of. Python
-# 3.6 cannot tell of a fork. There the child closes what it has inherited,
-# unless another thread was writing, which it cannot undo.
+# 3.6 cannot tell of a fork. There the child closes what it has inherited; and
+# if another thread was at a file, it does without SQLite: to wait for the
+# locks of a thread that is not there would take for ever.
 
 
 class _Process:
@@ -99,6 +100,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.id = os.getpid()
+        self.is_usable = True
         self.lock = threading.RLock()
         self.files: Any = weakref.WeakSet()
         self.descriptors: Set[int] = set()
@@ -116,7 +118,12 @@ class _Process:
         for descriptor in self.descriptors:
             os.close(descriptor)  # The lock stays with the parent.
         self.descriptors.clear()
-        for file in list(self.files):
+        files = list(self.files)
+        if any(file.is_busy for file in files):
+            # The thread is not here that was within SQLite, and may have
+            # held locks of SQLite itself.
+            self.is_usable = False
+        for file in files:
             file.after_fork()
 
     def check(self) -> None:
@@ -303,6 +310,7 @@ class File:
     :ivar delivered: tokens of events that are done with, but not yet out of
         the file
     :ivar notes: what the user ought to be told
+    :ivar is_busy: there is a transaction
     """
 
     def __init__(self, path: str) -> None:
@@ -311,7 +319,7 @@ class File:
         self.delivered: Set[str] = set()
         self.notes: List[str] = []
         self._connection: Optional[sqlite3.Connection] = None
-        self._is_busy = self._is_inherited = False
+        self.is_busy = False
         _check_place(path)
         _process.files.add(self)
 
@@ -363,9 +371,9 @@ class File:
         :raises sqlite3.Error: it is not
         """
         with _process.held():
-            if self._is_busy:  # This is a signal handler.
+            if self.is_busy:  # This is a signal handler.
                 raise sqlite3.OperationalError("a transaction is going on")
-            self._is_busy = True
+            self.is_busy = True
             try:
                 connection = self._connected()
                 milliseconds = int(_patience.left() * 1000)
@@ -381,7 +389,7 @@ class File:
                 if self.identity != self._identity_now():
                     raise _ReplacedError
             finally:
-                self._is_busy = False
+                self.is_busy = False
 
     # -- The connection -----------------------------------------------------
 
@@ -404,9 +412,9 @@ class File:
         return found.st_dev, found.st_ino
 
     def _connected(self) -> sqlite3.Connection:
-        if self._is_inherited:
+        if not _process.is_usable:
             raise sqlite3.OperationalError(
-                "this process was forked while the outbox was in use"
+                "this process was forked while an outbox was in use"
             )
         if self._connection and self.identity != self._identity_now():
             self.abandon()
@@ -473,10 +481,10 @@ class File:
         SQLite deletes the log of the last connection by name, although a new
         file may have the name by then.
         """
-        if self._connection is None or self._is_busy:
+        if self._connection is None or self.is_busy:
             return
         try:
-            with self._locked():
+            with _process.held(), self._locked():
                 connection, self._connection = self._connection, None
                 if self.identity == self._identity_now():
                     connection.close()
@@ -493,11 +501,11 @@ class File:
 
     def after_fork(self) -> None:
         """Give up, in the child, what is the parent's."""
-        if self._is_busy:
-            self._is_inherited = self._connection is not None
+        self.is_busy = False
+        if _process.is_usable:
+            self.close()
+        else:
             self.abandon()
-        self._is_busy = False
-        self.close()
 
     # -- Damage, and full disks ---------------------------------------------
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from copy import copy
 from unittest import mock
 
@@ -690,13 +691,12 @@ def wait_for(pid):
     return status
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 7),
-    reason="before 3.7 nothing can be done before a fork: sent directly",
-)
 @may_fork
 @needs_fork
 def test_forks_while_threads_write(alerts, api):
+    """Python 3.6 tells nobody of a fork, so that its child may have to do
+    without an outbox: it sends directly, with a warning."""
+    may_keep = sys.version_info >= (3, 7)
     stop = threading.Event()
 
     def write():
@@ -708,14 +708,16 @@ def test_forks_while_threads_write(alerts, api):
     for writer in writers:
         writer.start()
     try:
-        for number in range(15):
+        for number in range(8):
             pid = os.fork()
             if pid == 0:
                 status = 1
                 try:
                     signal.alarm(60)
+                    if not may_keep:
+                        warnings.simplefilter("ignore", pdpyras.PDWarning)
                     trigger(alerts, f"child {number}")
-                    len(alerts.outbox)
+                    assert not may_keep or len(alerts.outbox) >= 0
                     status = 0
                 finally:
                     os._exit(status)
@@ -727,7 +729,7 @@ def test_forks_while_threads_write(alerts, api):
     alerts.outbox.flush(alerts, deadline=60)
     assert len(alerts.outbox) == 0
     keys = {key for _, key in api.taken}
-    assert keys >= {f"child {number}" for number in range(15)}
+    assert keys >= {f"child {number}" for number in range(8)}
     assert len(api.taken) == len(keys)
     with alerts.outbox._file.transaction() as connection:
         (found,) = connection.execute("PRAGMA integrity_check").fetchone()
