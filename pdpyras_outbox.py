@@ -232,6 +232,7 @@ class _Sender:
         self._outbox, self._session = outbox, session
         self._file, self.log = outbox._file, session.log
         self._owner = _owner(session)
+        self._skip: Set[str] = set()  # Tokens of events that it has tried.
 
     def left(self) -> float:
         """Seconds that the call has."""
@@ -343,15 +344,14 @@ class _Sender:
     def send_others(self, seconds: float = OTHERS_TIME) -> None:
         """Spend so many seconds on what waits."""
         end = time.monotonic() + min(seconds, self.left())
-        skip: Set[str] = set()
         weight = 0
         while weight < MAX_FAILURES and time.monotonic() < end:
-            choice = _Choice(time.time(), skip)
+            choice = _Choice(time.time(), skip=self._skip)
             # An attempt that was cut short could have arrived.
             step = self.step(choice, lambda _: OTHERS_TIME)
             weight = weight + step.weight if step.weight else 0
             if step.outcome == "failed" and step.event is not None:
-                skip.add(step.event.token)
+                self._skip.add(step.event.token)
             # Who found the sender's lock held relies on this second look.
             if step.outcome == "busy" or (
                 step.outcome == "nothing" and self.pick(choice) is None
@@ -411,7 +411,6 @@ class _Flush(_Sender):
         self.is_hopeless = False
         newest = self._file.read(f"SELECT MAX(id) FROM {TABLE}")
         self._mark = newest[0][0] or 0
-        self._skip: Set[str] = set()
         self._weight = self._throttled = 0
         self._busy_until = time.monotonic() + ATTEMPT_TIME
         self._skipped = 0.0  # Seconds of pauses that took no time.
@@ -423,7 +422,7 @@ class _Flush(_Sender):
         while self.left() > 0:
             choice = _Choice(
                 time.time() + self._skipped,
-                self._skip,
+                skip=self._skip,
                 mark=self._mark,
                 is_open=is_open,
             )

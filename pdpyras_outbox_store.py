@@ -632,7 +632,9 @@ class File:
             delete = (f"DELETE FROM {TABLE} WHERE token = ?", (token,))
             try:
                 self.write(*delete)
-            except (sqlite3.Error, OSError):
+            except (sqlite3.Error, OSError) as error:
+                if "locked" in str(error):
+                    raise
                 self._free_ballast()
                 self.write(*delete)
             self.delivered.discard(token)
