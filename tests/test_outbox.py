@@ -57,6 +57,8 @@ class Api:
         server.handler = self.answer
 
     def answer(self, request):
+        if not request.body:  # A deadline has cut it off.
+            return wire.Answer(400)
         event = request.json
         key = event.get("dedup_key")
         status = self.answers.get(key, self.answers.get(None, 202))

@@ -61,6 +61,7 @@ ACTIONS = ("trigger", "acknowledge", "resolve")
 PROBLEMS = ("lost", "doubled", "disordered", "repeated")
 WORKERS = 4
 THREADS = 2
+MAX_EVENTS = 300  # So that writing is no faster than sending.
 KEY = "not-a-real-routing-key"
 
 
@@ -208,7 +209,8 @@ def session(url: str, path: str) -> Any:
     import pdpyras_outbox
 
     pdpyras_outbox.MIN_PAUSE, pdpyras_outbox.MAX_PAUSE = 0.01, 0.05
-    events = pdpyras.EventsAPISession(KEY, outbox=path)
+    outbox = pdpyras_outbox.Outbox(path, max_events=MAX_EVENTS)
+    events = pdpyras.EventsAPISession(KEY, outbox=outbox)
     events.url, events.timeout = url, 0.3
     events.sleep_timer, events.sleep_timer_max = 0.01, 0.05
     events.log.setLevel("CRITICAL")
@@ -243,12 +245,26 @@ def raise_alerts(
                     "severity": "critical",
                     "class": kind,
                 }
-            events.send_event(action, key, **properties)
+            while not is_accepted(events, action, key, properties):
+                time.sleep(0.01)
             line = f"{kind} {key} {action}\n"
             os.write(descriptor, line.encode())
             if kind == "poison":
                 break
     os.close(descriptor)
+
+
+def is_accepted(events: Any, action: str, key: str, properties: Any) -> bool:
+    """Send an event; False: the outbox is full."""
+    import pdpyras
+
+    try:
+        events.send_event(action, key, **properties)
+    except pdpyras.PDClientError as error:
+        if "max_events" not in str(error):
+            raise
+        return False
+    return True
 
 
 def nurse(url: str, path: str, journal: str) -> None:
