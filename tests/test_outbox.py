@@ -830,6 +830,22 @@ def test_what_was_taken_is_noted_after_the_deadline(alerts, api, path, server):
     assert api.taken == [("trigger", "k")]
 
 
+def test_after_the_deadline_there_is_a_moment_to_note_what_was_taken(path):
+    ended = pdpyras._new_deadline(1e-9)
+    file = pdpyras_outbox_store.File(path)
+    seconds = "PRAGMA busy_timeout"
+    with pdpyras_outbox_store.patience(ended):
+        with pytest.raises(sqlite3.OperationalError):
+            with pdpyras_outbox_store.file_lock(path + "-lock"):
+                file.read("SELECT 1")
+        assert file.read(seconds) == [(0,)]
+        with pdpyras_outbox_store.at_least_a_moment():
+            ((milliseconds,),) = file.read(seconds)
+            assert 200 < milliseconds <= 300
+        assert file.read(seconds) == [(0,)]
+    assert file.read(seconds) == [(30000,)]
+
+
 def test_the_deadline_bounds_what_is_sent_directly(
     alerts, tmp_path, server, silent
 ):
