@@ -268,7 +268,7 @@ class _Sender:
 
     def _settle(self, event: Event, error: Optional[Exception]) -> _Step:
         """Note in the file what has come of an attempt."""
-        outcome = "delivered"
+        outcome = "delivered" if error is None else "failed"
         try:
             if error is None:
                 self.counts["delivered"] += 1
@@ -278,7 +278,6 @@ class _Sender:
                 self._refuse(event, str(error))
                 outcome = "refused"
             else:
-                outcome = "failed"
                 self._postpone(event, error)
         except (sqlite3.Error, OSError) as problem:
             self.log.warning(
@@ -287,7 +286,6 @@ class _Sender:
                 event.id,
                 problem,
             )
-            outcome = "failed" if error else outcome
         return _Step(outcome, event, error)
 
     def _postpone(self, event: Event, error: Exception) -> None:

@@ -151,6 +151,13 @@ class _Process:
             for file in list(self.files):
                 file.close()
 
+    def end(self) -> None:
+        """Take with it nothing that others ought to know."""
+        for file in list(self.files):
+            with contextlib.suppress(sqlite3.Error, OSError, PDInputError):
+                file.forget_delivered()
+        self.close()
+
 
 class _Patience(threading.local):
     """How long this thread waits for others that use the file."""
@@ -167,7 +174,7 @@ class _Patience(threading.local):
 _process = _Process()
 _patience = _Patience()
 _abandoned: List[sqlite3.Connection] = []
-atexit.register(_process.close)
+atexit.register(_process.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_process.before_fork,

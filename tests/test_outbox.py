@@ -826,6 +826,9 @@ def test_what_was_taken_is_noted_after_the_deadline(alerts, api, path, server):
         assert trigger(alerts, "k", deadline=0.4) == "k"
     other.close()
     assert alerts.outbox.waiting() == []
+    assert len(Outbox(path).waiting()) == 1  # As other processes see it.
+    pdpyras_outbox_store._process.end()
+    assert Outbox(path).waiting() == []
     assert alerts.outbox.flush(alerts) == (0, 0, 0)
     assert api.taken == [("trigger", "k")]
 
