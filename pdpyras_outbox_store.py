@@ -491,7 +491,8 @@ class File:
         if self._connection is None or self.is_busy:
             return
         try:
-            with _process.held(), self._locked():
+            # With all patience: a fork must not take it along.
+            with patience(None), _process.held(), self._locked():
                 connection, self._connection = self._connection, None
                 if self.identity == self._identity_now():
                     connection.close()
