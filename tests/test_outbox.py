@@ -1484,6 +1484,23 @@ def test_no_routing_key_is_in_any_file(api, path, naps):
     assert key.encode() not in all_bytes(path)
 
 
+def test_an_event_costs_two_transactions_that_write(alerts, api, monkeypatch):
+    """Each is a sync of the disk, and syncs are what an event costs."""
+    trigger(alerts, "first")
+    kinds = []
+    original = alerts.outbox._file.transaction
+
+    def transaction(kind="IMMEDIATE"):
+        kinds.append(kind)
+        return original(kind)
+
+    monkeypatch.setattr(alerts.outbox._file, "transaction", transaction)
+    trigger(alerts, "k")
+    assert kinds.count("IMMEDIATE") == 2
+    assert len(kinds) <= 6
+    assert len(api.taken) == 2
+
+
 # ---------------------------------------------------------------------------
 # Kills
 # ---------------------------------------------------------------------------
