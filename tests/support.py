@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 import time
 import warnings
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Type
@@ -87,6 +88,43 @@ class Naps(List[float]):
         self.append(seconds)
         if self.during is not None:
             self.during()
+
+
+class Clock:
+    """Says whether something ended when it should.
+
+    That is half a second after a deadline, and as much later as a busy
+    machine was seen to be late meanwhile in waking up a thread.
+    """
+
+    LATE = 0.5
+    TICK = 0.02
+
+    def __init__(self, deadline: float = 0.5) -> None:
+        self.begun = time.monotonic()
+        self._deadline = deadline
+        self._delay = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        """Add up by how much the machine is late."""
+        begun = now = self.begun
+        while not self._ended.wait(self.TICK) and now < begun + 20:
+            before, now = now, time.monotonic()
+            self._delay += now - before - self.TICK
+
+    def check(
+        self, deadline: Optional[float] = None, earliest: float = 0.9
+    ) -> None:
+        """Did it end with this deadline, or at this part of it at most?"""
+        took = time.monotonic() - self.begun
+        self._ended.set()
+        self._thread.join()
+        deadline = self._deadline if deadline is None else deadline
+        latest = deadline + self.LATE + self._delay
+        assert deadline * earliest <= took < latest
 
 
 @pytest.fixture(autouse=True)

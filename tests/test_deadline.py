@@ -13,48 +13,22 @@ import math
 import pickle
 import socket
 import threading
-import time
 
 import pytest
 from requests.adapters import HTTPAdapter
 
 import pdpyras
 from tests import wire
+from tests.support import Clock
 
 DEADLINE = 0.5
-LATE = 0.5
-TICK = 0.02
 USER = {"id": "P1", "type": "user", "name": "x" * 400}
 BODY = {"user": USER}
 
 
-class Clock:
-    """Says whether something ended when it should."""
-
-    def __init__(self):
-        self.begun = time.monotonic()
-        self._delay = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self):
-        """Add up by how much the machine is late."""
-        begun = now = self.begun
-        while not self._ended.wait(TICK) and now < begun + 20:
-            before, now = now, time.monotonic()
-            self._delay += now - before - TICK
-
-    def check(self, deadline=DEADLINE):
-        took = time.monotonic() - self.begun
-        self._ended.set()
-        self._thread.join()
-        assert deadline * 0.9 <= took < deadline + LATE + self._delay
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(DEADLINE)
 
 
 def page(*numbers, more=False, **properties):
