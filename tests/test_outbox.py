@@ -833,6 +833,23 @@ def test_what_was_taken_is_noted_after_the_deadline(alerts, api, path, server):
     assert api.taken == [("trigger", "k")]
 
 
+@pytest.mark.ends
+def test_a_process_that_ends_takes_out_what_was_delivered(alerts, path):
+    fill(alerts, 2)
+    pdpyras_outbox_store._process.close()
+    script = (
+        "import sys, pdpyras_outbox\n"
+        "file = pdpyras_outbox.Outbox(sys.argv[1])._file\n"
+        "file.delivered.add(file.events('refused = 0', ())[0].token)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, path],
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        check=True,
+    )
+    assert [e["dedup_key"] for e in alerts.outbox.waiting()] == ["k1"]
+
+
 def test_after_the_deadline_there_is_a_moment_to_note_what_was_taken(path):
     ended = pdpyras._new_deadline(1e-9)
     file = pdpyras_outbox_store.File(path)
