@@ -83,6 +83,75 @@ _NEW_INDEXES = (
 
 
 # ---------------------------------------------------------------------------
+# Events
+# ---------------------------------------------------------------------------
+
+
+class Event(NamedTuple):
+    """A row of the file."""
+
+    id: int
+    token: str
+    owner: str
+    dedup_key: Optional[str]
+    path: str
+    body: str
+    made_at: float
+    check_sum: str
+    attempts: int = 0
+    next_attempt_at: float = 0
+    error: Optional[str] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Is it what was written?"""
+        return self.check_sum == _check_sum(*self[1:7])
+
+    def as_dict(self) -> Dict[str, Any]:
+        """What the user is told about it."""
+        try:
+            body = json.loads(self.body)
+            action = body.get("event_action", "change")
+            summary = (body.get("payload") or {}).get("summary")
+        except (ValueError, AttributeError):
+            action = summary = None
+        return {
+            "id": self.id,
+            "dedup_key": self.dedup_key,
+            "event_action": action,
+            "summary": summary,
+            "made_at": _iso(self.made_at),
+            "attempts": self.attempts,
+            "next_attempt_at": _iso(self.next_attempt_at),
+            "error": self.error,
+        }
+
+
+_SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
+
+
+def new_event(
+    owner: str, dedup_key: Optional[str], path: str, content: Any
+) -> Event:
+    """An event that is to be written."""
+    body = json.dumps(content, allow_nan=False)
+    token = os.urandom(8).hex()
+    values = (token, owner, dedup_key, path, body, time.time())
+    return Event(0, *values, _check_sum(*values))
+
+
+def _iso(moment: Any) -> Optional[str]:
+    if not isinstance(moment, (int, float)) or not 0 < moment < 1e11:
+        return None
+    utc = datetime.fromtimestamp(moment, timezone.utc).replace(tzinfo=None)
+    return utc.isoformat(timespec="milliseconds") + "Z"
+
+
+def _check_sum(*values: Any) -> str:
+    return hashlib.sha256(repr(values).encode("utf-8")).hexdigest()
+
+
+# ---------------------------------------------------------------------------
 # Locks between processes, and forks
 # ---------------------------------------------------------------------------
 #
@@ -560,15 +629,15 @@ class File:
     # -- Events -------------------------------------------------------------
 
     def add(
-        self, event: "Event", most: Optional[float] = None
-    ) -> Optional["Event"]:
+        self, event: Event, most: Optional[float] = None
+    ) -> Optional[Event]:
         """Write an event, unless there are too many.
 
         :param most: how many may wait; None: any number
         :returns: the event with its id; None: there are too many
         """
 
-        def insert(connection: sqlite3.Connection) -> Optional["Event"]:
+        def insert(connection: sqlite3.Connection) -> Optional[Event]:
             (count,) = connection.execute(
                 f"SELECT COUNT(*) FROM {TABLE} WHERE refused = 0"
             ).fetchone()
@@ -584,12 +653,12 @@ class File:
 
         return self.transact(insert)
 
-    def holds(self, event: "Event") -> bool:
+    def holds(self, event: Event) -> bool:
         """Is it in the file? It may have been set aside with a damaged one."""
         sql = f"SELECT 1 FROM {TABLE} WHERE token = ?"
         return bool(self.read(sql, (event.token,)))
 
-    def events(self, where: str, values: Any) -> List["Event"]:
+    def events(self, where: str, values: Any) -> List[Event]:
         """The events for which a condition holds, oldest first.
 
         :param where: the condition, in SQL, of a row ``e`` of the table
@@ -603,14 +672,14 @@ class File:
         values: Any,
         skip: AbstractSet[str],
         order: str = "id",
-    ) -> Optional["Event"]:
+    ) -> Optional[Event]:
         """The first of these events that is not to be passed over.
 
         :param skip: tokens of events; SQL could not hold as many
         """
         sql = f"{_SELECT} WHERE {where} ORDER BY {order}"
 
-        def find(connection: sqlite3.Connection) -> Optional["Event"]:
+        def find(connection: sqlite3.Connection) -> Optional[Event]:
             with contextlib.closing(connection.execute(sql, values)) as rows:
                 events = (Event(*row) for row in rows)
                 return next((e for e in events if e.token not in skip), None)
@@ -618,7 +687,7 @@ class File:
         return self.transact(find, "DEFERRED")
 
     def note_failure(
-        self, event: "Event", error: str, next_attempt_at: Optional[float]
+        self, event: Event, error: str, next_attempt_at: Optional[float]
     ) -> None:
         """Note what came of an attempt.
 
@@ -646,72 +715,3 @@ class File:
                 self._free_ballast()
                 self.write(*delete)
             self.delivered.discard(token)
-
-
-# ---------------------------------------------------------------------------
-# Events
-# ---------------------------------------------------------------------------
-
-
-class Event(NamedTuple):
-    """A row of the file."""
-
-    id: int
-    token: str
-    owner: str
-    dedup_key: Optional[str]
-    path: str
-    body: str
-    made_at: float
-    check_sum: str
-    attempts: int = 0
-    next_attempt_at: float = 0
-    error: Optional[str] = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Is it what was written?"""
-        return self.check_sum == _check_sum(*self[1:7])
-
-    def as_dict(self) -> Dict[str, Any]:
-        """What the user is told about it."""
-        try:
-            body = json.loads(self.body)
-            action = body.get("event_action", "change")
-            summary = (body.get("payload") or {}).get("summary")
-        except (ValueError, AttributeError):
-            action = summary = None
-        return {
-            "id": self.id,
-            "dedup_key": self.dedup_key,
-            "event_action": action,
-            "summary": summary,
-            "made_at": _iso(self.made_at),
-            "attempts": self.attempts,
-            "next_attempt_at": _iso(self.next_attempt_at),
-            "error": self.error,
-        }
-
-
-_SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
-
-
-def new_event(
-    owner: str, dedup_key: Optional[str], path: str, content: Any
-) -> Event:
-    """An event that is to be written."""
-    body = json.dumps(content, allow_nan=False)
-    token = os.urandom(8).hex()
-    values = (token, owner, dedup_key, path, body, time.time())
-    return Event(0, *values, _check_sum(*values))
-
-
-def _iso(moment: Any) -> Optional[str]:
-    if not isinstance(moment, (int, float)) or not 0 < moment < 1e11:
-        return None
-    utc = datetime.fromtimestamp(moment, timezone.utc).replace(tzinfo=None)
-    return utc.isoformat(timespec="milliseconds") + "Z"
-
-
-def _check_sum(*values: Any) -> str:
-    return hashlib.sha256(repr(values).encode("utf-8")).hexdigest()
