@@ -13,17 +13,25 @@ in ``PAGERDUTY_API_KEY``; outside the US service region with its URL, too:
 """
 
 import argparse
+import contextlib
 import itertools
 import logging
 import os
 import sys
+import tempfile
+import threading
 import time
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+from datetime import datetime, timedelta, timezone
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pdpyras
 from pdpyras_sandbox import Sandbox
+from pdpyras_webhooks import Seen, receiver
 
 USERS = 1000
+LOG_ENTRIES = 12000  # more than the API gives of one query
+WEBHOOK_SECRET = "a-secret-of-the-tour"
 NOBODY = "/users/PNOBODY"
 
 
@@ -290,6 +298,108 @@ def survive_a_dropped_connection(desk: Desk) -> Iterator[str]:
     yield f"the client asked again, and got {user['name']}"
 
 
+# -- What goes further -----------------------------------------------------
+
+
+def read_a_history(desk: Desk) -> Iterator[str]:
+    """Read a day of log entries, of which there are more than 10 000."""
+    midnight = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    pause = timedelta(days=1) / LOG_ENTRIES
+    moments = [midnight + number * pause for number in range(LOG_ENTRIES)]
+    desk.box.add(
+        "log_entries", ({"created_at": m.isoformat()} for m in moments)
+    )
+    day = (midnight, midnight + timedelta(days=1))
+    windows = desk.api.plan_history("log_entries", *day)
+    yield f"{len(windows)} periods have at most 10 000 log entries each"
+    entries = list(desk.api.iter_history("log_entries", *day, prefetch=4))
+    expect("log entries", LOG_ENTRIES, len({entry["id"] for entry in entries}))
+    times = [entry["created_at"] for entry in entries]
+    expect("the oldest come first", sorted(times), times)
+    yield f"{len(entries)} log entries have come, each once, in order"
+
+
+def guard_a_job(desk: Desk) -> Iterator[str]:
+    """Run a job that pages if it fails."""
+
+    def alerts() -> List[str]:
+        incidents = desk.api.iter_all("incidents")
+        return [i["status"] for i in incidents if "backup" in i["title"]]
+
+    @desk.events.guard("The backup failed", "tour.py")
+    def back_up(is_disk_full: bool) -> None:
+        if is_disk_full:
+            raise OSError("No space left on device")
+
+    try:
+        back_up(True)
+    except OSError as error:
+        yield f"the job raised as ever: {error}"
+    expect("its alert", ["triggered"], alerts())
+    yield "and somebody was paged"
+    back_up(False)
+    expect("its alert", ["resolved"], alerts())
+    yield "it ran again, and the alert was resolved"
+
+
+def outlive_an_outage(desk: Desk) -> Iterator[str]:
+    """Trigger an alert while PagerDuty is out of reach."""
+    with tempfile.TemporaryDirectory() as directory:
+        events = pdpyras.EventsAPISession(
+            "a-routing-key-of-the-sandbox",
+            url=desk.box.url,
+            outbox=os.path.join(directory, "alerts.db"),
+        )
+        desk.box.fail(503, path="/v2/enqueue")
+        key = events.trigger("The shop is closed", "tour.py", deadline=1)
+        expect("alerts that wait", 1, len(events.outbox))
+        yield "the API said: 503; the alert waits in a file"
+        # This may be another process, or the same one after a restart.
+        report = events.outbox.flush(events, deadline=10)
+        expect("alerts that were delivered", 1, report.delivered)
+        found = desk.api.list_all("incidents", params={"incident_key": key})
+        expect("its incidents", 1, len(found))
+        yield "it was delivered when the API was back, once"
+        events.close()
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Does not log each request to stderr."""
+
+    def log_message(self, *args: Any) -> None:
+        """Write nothing."""
+
+
+@contextlib.contextmanager
+def served(application: Any) -> Iterator[str]:
+    """Serve a WSGI application meanwhile; yields its URL."""
+    with make_server(
+        "127.0.0.1", 0, application, handler_class=QuietHandler
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def receive_webhooks(desk: Desk) -> Iterator[str]:
+    """Be told of what happens, by signed webhooks."""
+    told: List[str] = []
+
+    def handle(event: Dict[str, Any]) -> None:
+        told.append(event["event_type"])
+
+    with served(receiver(handle, WEBHOOK_SECRET, Seen())) as url:
+        webhook = desk.box.webhook(url, WEBHOOK_SECRET, twice=True)
+        key = desk.events.trigger("The mail is late", "tour.py")
+        desk.events.resolve(key)
+        expect("an end of the deliveries", True, webhook.wait(10))
+    wanted = ["incident.triggered", "incident.resolved"]
+    expect("the events", wanted, told)
+    yield f"{', '.join(told)}: delivered twice, handled once"
+
+
 def handle_a_404(desk: Desk) -> Iterator[str]:
     """Ask for a user who does not exist."""
     try:
@@ -345,6 +455,10 @@ WHOLE_DAY: List[Step] = [
     submit_a_change,
     survive_a_rate_limit,
     survive_a_dropped_connection,
+    read_a_history,
+    guard_a_job,
+    outlive_an_outage,
+    receive_webhooks,
     handle_a_404,
     show_call_counts,
     compare_with_what_was_received,

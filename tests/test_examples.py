@@ -86,6 +86,18 @@ def no_alert(request, answer):
         answer.pop("dedup_key", None)
 
 
+def lost_log_entry(request, answer):
+    if request.path == "/log_entries" and len(answer["log_entries"]) > 1:
+        del answer["log_entries"][0]
+
+
+def stubborn_alert(request, answer):
+    if request.method == "GET" and request.path == "/incidents":
+        for incident in answer["incidents"]:
+            if "backup" in incident["title"]:
+                incident["status"] = "triggered"
+
+
 def broken_server(request, answer):
     if request.path == "/change_events":
         return 500
@@ -111,6 +123,11 @@ class Sandbox(whole.Sandbox):
     def fail(self, *args, **kwargs):
         if os.environ.get("FLAW") != "never_busy":
             super().fail(*args, **kwargs)
+
+    def webhook(self, url, secret, *args, **kwargs):
+        if os.environ.get("FLAW") == "wrong_signature":
+            secret = "another"
+        return super().webhook(url, secret, *args, **kwargs)
 
     def drop(self, *args, **kwargs):
         if os.environ.get("FLAW") != "never_broken":
@@ -194,7 +211,7 @@ def test_the_tour():
     status, output, errors = run("tour.py")
     assert (status, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[-1].startswith("All 14 steps went as they say, in ")
+    assert lines[-1].startswith("All 18 steps went as they say, in ")
     assert float(lines[-1].split()[-2]) < 20
     for said in (
         "service 'Tour: shop' has the id P",
@@ -210,6 +227,11 @@ def test_the_tour():
         "recent changes: 'The tour",
         "the client waited 1.",
         "Retry 1 of 3",
+        "12000 log entries have come, each once, in order",
+        "the job raised as ever: No space left on device",
+        "the alert was resolved",
+        "the alert waits in a file",
+        "incident.triggered, incident.resolved: delivered twice, handled once",
         "/users/PNOBODY: user not found",
         "GET /users/{id}",
     ):
@@ -231,7 +253,10 @@ FLAWS = [
     ("broken_server", 9),
     ("never_busy", 10),
     ("never_broken", 11),
-    ("nobody_exists", 12),
+    ("lost_log_entry", 12),
+    ("stubborn_alert", 13),
+    ("wrong_signature", 15),
+    ("nobody_exists", 16),
 ]
 
 
