@@ -7,9 +7,7 @@ BIN = $(VENV)/bin
 PIP = -m pip --disable-pip-version-check -qq
 RELEASE_VENV = .venv-publish
 RELEASE = $(RELEASE_VENV)/bin
-TYPED = pdpyras.py pdpyras_oauth.py pdpyras_outbox.py pdpyras_outbox_store.py \
-	pdpyras_sandbox.py pdpyras_tokens.py pdpyras_webhooks.py api_toolkit \
-	$(wildcard tools/*.py tools/bench/*.py examples)
+TYPED = api_toolkit examples $(wildcard pdpyras*.py tools/*.py tools/bench/*.py)
 
 # Run a tool, or say that this Python is too old to have it.
 with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \

@@ -253,7 +253,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def patience(deadline: Optional[pdpyras._Deadline]) -> Iterator[None]:
+def patience(deadline: Any) -> Iterator[None]:
     """Wait for nobody within the block when the deadline has passed."""
     before, _patience.deadline = _patience.deadline, deadline
     try:
