@@ -68,7 +68,7 @@ __all__ = ["Outbox", "Report"]
 # ---------------------------------------------------------------------------
 
 # Seconds for which a call tries to send its own event, and what it spends on
-# others.
+# others, or on its own if the API was out of reach a moment ago.
 OWN_TIME = 10.0
 OTHERS_TIME = 1.0
 
@@ -319,10 +319,11 @@ class _Sender:
         :returns: it is done with
         """
         others, is_done = OTHERS_TIME, False
+        own = OTHERS_TIME if self._has_failed_lately() else OWN_TIME
 
         def limit(event: Event) -> float:
             if event.token == row.token:
-                return OWN_TIME
+                return own
             return OTHERS_TIME if others > 0 else 0
 
         while not is_done:
@@ -338,6 +339,15 @@ class _Sender:
                 others -= time.monotonic() - start
         self.send_others(others)
         return is_done
+
+    def _has_failed_lately(self) -> bool:
+        """Does an event wait for its pause to end?
+
+        In an outage each call would else take its ten seconds.
+        """
+        where = "refused = 0 AND owner = ? AND next_attempt_at > ?"
+        values = (self._owner, time.time())
+        return self._file.first(where, values, frozenset()) is not None
 
     def send_others(self, seconds: float = OTHERS_TIME) -> None:
         """Spend so many seconds on what waits."""
@@ -647,7 +657,8 @@ class Outbox:
         :param path: where the API takes it
         :param event: complete, and of a size that the API takes
         :param deadline: seconds in which the call ends; None: about a second
-            more than its own event takes, which gets ten
+            more than its own event takes, which gets ten, or one while others
+            wait because an attempt has failed
         :returns: None once the event is on disk; the API's response, if it
             cannot be kept and was sent directly
         :raises PDClientError: neither is possible; or the outbox is full

@@ -371,6 +371,22 @@ def test_pauses_grow_up_to_their_cap():
     assert pauses[-1] == max(pauses) == pdpyras_outbox.MAX_PAUSE
 
 
+def test_in_an_outage_the_first_call_alone_is_slow(alerts, api, naps):
+    api.answers[None] = 503
+    trigger(alerts, "a")
+    assert naps == [3, 6]
+    for key in "bcd":
+        trigger(alerts, key)
+    assert naps == [3, 6]
+    assert [body["dedup_key"] for body in api.bodies] == list("aaabcd")
+    del api.answers[None]
+    trigger(alerts, "e")
+    assert api.taken == [("trigger", "e")]  # The others wait for their pause.
+    assert alerts.outbox.flush(alerts, deadline=20).waiting == 0
+    trigger(alerts, "f")
+    assert sorted(key for _, key in api.taken) == list("abcdef")
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_pause_is_at_least_what_the_api_asks_for(status, alerts, api, naps):
     headers = {"ratelimit-reset": "30", "ratelimit-remaining": "0"}
