@@ -5569,12 +5569,22 @@ class _PlainConnection(HTTPConnection):
             self.host, self.timeout = host, timeout
         raise AssertionError("a host without an address")
 
-    def request(self, *args: Any, **kwargs: Any) -> Any:
+    def limit(self, timeout: Timeout) -> None:
+        """Set the limits for one attempt, where urllib3 does not."""
+        self.timeout = timeout.read_timeout
+        if self.sock is not None:
+            self.sock.settimeout(self.timeout)
+        self._note_use()
+
+    def _note_use(self) -> None:
         progress = self._progress
         if progress is not None:
             progress.is_noted = True
             is_open = self.sock is not None
             progress.is_reused = is_open and self.answers > 0
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        self._note_use()
         return super().request(*args, **kwargs)
 
     def send(self, data: Any) -> None:
@@ -5687,6 +5697,8 @@ class _CarefulPool:
         if kwargs.get("block"):  # As many as there are places, and no more.
             self.QueueCls = queue.LifoQueue
         super().__init__(*args, **kwargs)
+        # Of the next connection that this thread takes from the pool.
+        self.next_timeout = threading.local()
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request, whose headers must be plain from here on.
@@ -5707,6 +5719,9 @@ class _CarefulPool:
         oldest = max(self.stale_before, time.monotonic() - _MAX_IDLE_TIME)
         if getattr(connection, "sock", None) and last_used < oldest:
             connection.close()  # It is opened anew when it is used.
+        timeout = vars(self.next_timeout).pop("value", None)
+        if timeout is not None:
+            connection.limit(timeout)
         return connection
 
 
@@ -5802,6 +5817,7 @@ class _Adapter(HTTPAdapter):
             return super().send(request, **options)
         if not isinstance(timeout, Timeout):
             options["timeout"] = _attempt_timeout(timeout, progress)
+        self._limit_chunked(request, proxies, options["timeout"])
         handled = sys.exc_info()[1]
         try:
             response = super().send(request, **options)
@@ -5839,6 +5855,23 @@ class _Adapter(HTTPAdapter):
             pool = self.get_connection(str(request.url), proxies)
             _for_attempt(pool, progress)
         return self
+
+    def _limit_chunked(
+        self, request: Any, proxies: Any, timeout: Timeout
+    ) -> None:
+        """Let a body without a length keep to the time limits of its attempt.
+
+        Old requests take a connection themselves for it, and set none.
+        """
+        has_length = request.body is None or (
+            "Content-Length" in request.headers
+        )
+        if _HAS_TLS_CONTEXT or has_length:
+            return
+        pool = self.get_connection(str(request.url), proxies)
+        pool = getattr(pool, "proxy_pool", pool)
+        if isinstance(pool, _CarefulPool):
+            pool.next_timeout.value = timeout
 
     def _twin(self, verify: Any, cert: Any) -> "_Adapter":
         if self._twins is None:

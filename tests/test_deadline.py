@@ -15,7 +15,6 @@ import socket
 import threading
 
 import pytest
-from requests.adapters import HTTPAdapter
 
 import pdpyras
 from tests import wire
@@ -238,9 +237,6 @@ def test_under_a_deadline_the_second_address_is_tried(
 def test_the_deadline_bounds_an_upload_that_is_not_read(
     kind, tls, make, request
 ):
-    is_old = not hasattr(HTTPAdapter, "get_connection_with_tls_context")
-    if is_old and make not in (bytes, io.BytesIO):
-        pytest.skip("this requests sends generators without any time limit")
     certificates = request.getfixturevalue("trust") if tls else None
     with wire.Server(tls=certificates) as server:
         server.fault(kind, "request", times=math.inf)
