@@ -5381,6 +5381,40 @@ class _HistoryMethods:
 
 
 # ---------------------------------------------------------------------------
+# TLS
+# ---------------------------------------------------------------------------
+
+
+def _is_ssl_replaced() -> bool:
+    """Has gevent put a class of its own in the place of urllib3's?
+
+    The settings of the former one recurse for ever then, in Python's ssl.
+    """
+    known = getattr(ssl_, "SSLContext", None)
+    return (
+        isinstance(known, type)
+        and known is not ssl.SSLContext
+        and issubclass(ssl.SSLContext, known)
+    )
+
+
+def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
+    """A context as urllib3 makes it, which trusts nobody yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if sys.version_info >= (3, 7):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    if sys.version_info >= (3, 13):
+        context.verify_flags |= (
+            ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        )
+    # urllib3 compares the names by itself then, whatever its version.
+    context.check_hostname = False
+    context.verify_mode = ssl_.resolve_cert_reqs(cert_reqs)
+    return context
+
+
+# ---------------------------------------------------------------------------
 # Connections
 # ---------------------------------------------------------------------------
 #
@@ -5626,35 +5660,6 @@ class _SecureConnection(_PlainConnection, HTTPSConnection):
                 )
             self.ssl_context = context
         super().connect()
-
-
-def _is_ssl_replaced() -> bool:
-    """Has gevent put a class of its own in the place of urllib3's?
-
-    The settings of the former one recurse for ever then, in Python's ssl.
-    """
-    known = getattr(ssl_, "SSLContext", None)
-    return (
-        isinstance(known, type)
-        and known is not ssl.SSLContext
-        and issubclass(ssl.SSLContext, known)
-    )
-
-
-def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
-    """A context as urllib3 makes it, which trusts nobody yet."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if sys.version_info >= (3, 7):
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
-    if sys.version_info >= (3, 13):
-        context.verify_flags |= (
-            ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-        )
-    # urllib3 compares the names by itself then, whatever its version.
-    context.check_hostname = False
-    context.verify_mode = ssl_.resolve_cert_reqs(cert_reqs)
-    return context
 
 
 class _IdleConnections:
