@@ -5285,7 +5285,8 @@ def _new_history(
         session._shared_deadline(deadline)
     )
     period = _history_period(since, until)
-    return reader, _Place(_plain_path(session.url, located), *period)
+    path = _plain_path(session.url, located.full_url)
+    return reader, _Place(path, *period)
 
 
 class _HistoryMethods:

@@ -669,6 +669,17 @@ def test_arguments_that_cannot_be_meant(session, path, options):
         session.iter_history(path, "2026-01-01T00:00:00Z", **options)
 
 
+@pytest.mark.parametrize("url", ["log_entries", "/log_entries/?a=b"])
+def test_a_position_is_one_in_its_own_list(session, url):
+    iterator = session.iter_history(url, "2026-01-01T00:00:00Z")
+    position = iterator.position
+    assert position["url"] == "/log_entries"
+    options = {"since": None, "resume": position}
+    assert session.iter_history("/log_entries", **options).position
+    with pytest.raises(ValueError, match="position in /log_entries"):
+        session.iter_history("incidents", **options)
+
+
 def test_filters_are_sent():
     with Sandbox() as box:
         box.add("services", id="P1")
