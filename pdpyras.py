@@ -9192,98 +9192,17 @@ def tokenize_url_path(
 
 
 def _main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command line; return its exit status."""
-    # Scripts that import this module have no use for it, and it is slow.
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="python -m pdpyras",
-        description="Ask PagerDuty's REST API, or send an event.",
-        epilog="The key is read from PAGERDUTY_API_KEY, the routing key "
-        "from PAGERDUTY_ROUTING_KEY: arguments can be seen by other users.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--url", help="base URL, for other service regions")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, purpose in (
-        ("get", "print a resource, or one page of a collection"),
-        ("list", "print all records of a collection, one a line"),
-    ):
-        command = commands.add_parser(name, help=purpose)
-        command.add_argument("path", help="path or URL, e.g. users")
-        command.add_argument(
-            "-p",
-            "--param",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="query parameter; may be repeated",
-        )
-    command = commands.add_parser("trigger", help="trigger an alert")
-    command.add_argument("summary")
-    command.add_argument("source")
-    command.add_argument("--severity", default="critical")
-    command.add_argument("--dedup-key")
-    for name in ("acknowledge", "resolve"):
-        command = commands.add_parser(name, help=f"{name} an alert")
-        command.add_argument("dedup_key")
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.error("a command is required")
+    """Run the command line, which is in a module beside this one."""
     try:
-        _run(options)
-        sys.stdout.flush()
-    except (PDClientError, URLError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Who reads the output has had enough. Python would complain of that
-        # once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def _run(options: Any) -> None:
-    if options.command in ("get", "list"):
-        with APISession(_key_from("PAGERDUTY_API_KEY")) as session:
-            session.url = options.url or session.url
-            _print_records(session, options)
-    else:
-        with EventsAPISession(_key_from("PAGERDUTY_ROUTING_KEY")) as events:
-            events.url = options.url or events.url
-            print(_send_event(events, options))
-
-
-def _key_from(variable: str) -> str:
-    key = os.environ.get(variable)
-    if not key:
-        raise ValueError(
-            f"There is no key: set the environment variable {variable}."
+        from pdpyras_cli import main
+    except ImportError as error:
+        print(
+            f"The command line is not beside {__file__}: {error}. It comes "
+            "with the distribution: pip install 'pdpyras>=6'",
+            file=sys.stderr,
         )
-    return key
-
-
-def _print_records(session: APISession, options: Any) -> None:
-    params = [tuple(text.partition("=")[::2]) for text in options.param]
-    if options.command == "get":
-        print(json.dumps(session.rget(options.path, params=params), indent=2))
-    else:
-        for item in session.iter_all(options.path, params=params):
-            print(json.dumps(item))
-
-
-def _send_event(events: EventsAPISession, options: Any) -> str:
-    if options.command != "trigger":
-        return events.send_event(options.command, options.dedup_key)
-    return events.trigger(
-        options.summary,
-        options.source,
-        severity=options.severity,
-        dedup_key=options.dedup_key,
-    )
+        return 2
+    return main(arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The distribution: modules, one package, and the modules' types."""
+"""The distribution: modules, a package, a command, and the modules' types."""
 
 import os
 import re
@@ -13,6 +13,10 @@ from setuptools.command.sdist import sdist
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = [
     "pdpyras",
+    "pdpyras_cli",
+    "pdpyras_cli_options",
+    "pdpyras_cli_output",
+    "pdpyras_cli_run",
     "pdpyras_oauth",
     "pdpyras_outbox",
     "pdpyras_outbox_store",
@@ -133,6 +137,7 @@ setup(
     keywords="pagerduty api client incidents on-call events",
     py_modules=MODULES,
     packages=["api_toolkit"],
+    entry_points={"console_scripts": ["pdpyras = pdpyras_cli:main"]},
     package_data={"api_toolkit": ["py.typed"]},
     python_requires=">=3.6",
     install_requires=requirements(),

@@ -23,6 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pdpyras
+import pdpyras_cli
 from tests import wire
 from tests.support import API, KEY
 
@@ -1050,7 +1051,7 @@ def command(server, monkeypatch, capsys):
     monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", "not-a-routing-key")
 
     def run(*arguments):
-        status = pdpyras._main(("--url", server.url) + arguments)
+        status = pdpyras_cli.main(("--url", server.url) + arguments)
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -1101,10 +1102,10 @@ def test_acknowledge_and_resolve(action, command, server):
 def test_what_goes_wrong_is_said_on_stderr(command, server):
     server.reply(404, json={"error": {"message": "Not Found"}})
     status, out, err = command("get", "users/P1")
-    assert (status, out) == (1, "")
+    assert (status, out) == (4, "")
     assert "404" in err
     assert "Traceback" not in err
-    assert command("get", "https://evil.example/users")[0] == 1
+    assert command("get", "https://evil.example/users")[0] == 2
     assert len(server.requests) == 1
 
 
@@ -1118,13 +1119,13 @@ def test_what_goes_wrong_is_said_on_stderr(command, server):
 def test_without_a_key(variable, arguments, command, server, monkeypatch):
     monkeypatch.delenv(variable)
     status, out, err = command(*arguments)
-    assert (status, out, server.requests) == (1, "", [])
-    assert "key" in err
+    assert (status, out, server.requests) == (2, "", [])
+    assert "key" in err and variable in err
 
 
 def test_without_a_command(capsys):
     with pytest.raises(SystemExit) as caught:
-        pdpyras._main([])
+        pdpyras_cli.main([])
     assert caught.value.code == 2
     assert "command" in capsys.readouterr().err
 
@@ -1150,5 +1151,5 @@ def test_the_command_line_as_a_process(server, tmp_path):
         env=environment,
         cwd=str(tmp_path),
     )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "outside" in done.stderr

@@ -284,6 +284,14 @@ def test_the_wheel_holds_nothing_but_the_product(wheel: str) -> None:
         "pdpyras-stubs",
         f"pdpyras-{pdpyras.__version__}.dist-info",
         "pdpyras.py",
+        "pdpyras_cli-stubs",
+        "pdpyras_cli.py",
+        "pdpyras_cli_options-stubs",
+        "pdpyras_cli_options.py",
+        "pdpyras_cli_output-stubs",
+        "pdpyras_cli_output.py",
+        "pdpyras_cli_run-stubs",
+        "pdpyras_cli_run.py",
         "pdpyras_oauth-stubs",
         "pdpyras_oauth.py",
         "pdpyras_outbox-stubs",
@@ -304,6 +312,8 @@ def test_each_module_has_its_stub(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for module in (
             *("pdpyras", "pdpyras_oauth", "pdpyras_outbox"),
+            *("pdpyras_cli", "pdpyras_cli_options", "pdpyras_cli_output"),
+            "pdpyras_cli_run",
             *("pdpyras_outbox_store", "pdpyras_sandbox", "pdpyras_tokens"),
             "pdpyras_webhooks",
         ):
@@ -318,6 +328,7 @@ def test_each_module_has_its_stub(wheel: str) -> None:
 def test_an_installed_copy_imports(installed: Environment) -> None:
     names = "pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox, "
     names += "pdpyras_outbox_store, pdpyras_tokens, pdpyras_webhooks, "
+    names += "pdpyras_cli, pdpyras_cli_run, "
     names += "api_toolkit.connector"
     where = installed.run(
         "-W", "error", "-c", f"import {names}; print(pdpyras.__file__)"

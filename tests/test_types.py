@@ -18,6 +18,10 @@ from typing import Any, Dict, Iterable, Iterator, List, Tuple
 import pytest
 
 import pdpyras
+import pdpyras_cli
+import pdpyras_cli_options
+import pdpyras_cli_output
+import pdpyras_cli_run
 import pdpyras_oauth
 import pdpyras_outbox
 import pdpyras_sandbox
@@ -593,7 +597,8 @@ def public_functions() -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for module in (
         *(pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox),
-        *(pdpyras_tokens, pdpyras_webhooks),
+        *(pdpyras_cli, pdpyras_cli_options, pdpyras_cli_output),
+        *(pdpyras_cli_run, pdpyras_tokens, pdpyras_webhooks),
     ):
         exported = {
             name: value

@@ -1,0 +1,748 @@
+"""What the command line takes: commands, options, and their completion.
+
+Two tables, from which the parser, the help texts and the completions of three
+shells are made. What the commands do is in ``pdpyras_cli``.
+
+It needs the standard library alone.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+import pdpyras_cli_output as output
+
+__all__ = ["COMMANDS", "completion", "parse"]
+
+
+# ---------------------------------------------------------------------------
+# Types of values
+# ---------------------------------------------------------------------------
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def _pair(text: str) -> Tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _not_json(text: str, error: Exception) -> Exception:
+    return argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}")
+
+
+def _value(text: str) -> Tuple[str, Any]:
+    name, value = _pair(text)
+    if not name.endswith(":"):
+        return name, value
+    try:
+        return name[:-1], json.loads(value)
+    except ValueError as error:
+        raise _not_json(value, error) from None
+
+
+def _header(text: str) -> Tuple[str, str]:
+    name, sign, value = text.partition(":")
+    if not name.strip() or not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
+    if name.strip().lower() in ("authorization", "proxy-authorization"):
+        raise argparse.ArgumentTypeError(
+            "keys are not taken from arguments, which all users can see"
+        )
+    return name.strip(), value.strip()
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _names(text: str) -> List[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _with_text(url_name: str, text_name: str, text: str) -> Dict[str, Any]:
+    """A link or an image: JSON, or a URL and a text behind it."""
+    if text.startswith("{"):
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise _not_json(text, error) from None
+    url, _, words = text.strip().partition(" ")
+    words = words.strip()
+    return {url_name: url, text_name: words} if words else {url_name: url}
+
+
+def _link(text: str) -> Dict[str, Any]:
+    return _with_text("href", "text", text)
+
+
+def _image(text: str) -> Dict[str, Any]:
+    return _with_text("src", "alt", text)
+
+
+def _time(text: str) -> Any:
+    """A time in ISO 8601, a date, or how long ago: ``90m``, ``7d``."""
+    from datetime import datetime, timedelta, timezone
+
+    ago = re.fullmatch(r"(\d+)([smhdw])", text)
+    if ago:
+        seconds = int(ago.group(1)) * _SECONDS[ago.group(2)]
+        return datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    return text
+
+
+for _type, _name in (
+    *((_seconds, "number of seconds"), (_count, "number")),
+    (_time, "time"),
+):
+    _type.__name__ = _name  # So argparse calls it.
+
+
+# ---------------------------------------------------------------------------
+# Options
+# ---------------------------------------------------------------------------
+
+# A line an option: flags, what it takes, two spaces, what it is for. What it
+# takes decides of its type (see _TYPES); a|b|c are choices, ... is for what
+# may be repeated, and an option that takes nothing is on or off.
+_OPTIONS = """
+--url URL  base URL, in place of a region's
+--region us|eu  service region
+--key-file FILE  file that holds the key (of webhook, the secret)
+-H --header NAME:VALUE...  header to send as well
+--deadline SECONDS  end after so long, whatever happens (with --each, a
+    request)
+--verbose  log to stderr what is sent and received
+--from EMAIL  user who acts, where the key is an account's
+-p --param NAME=VALUE...  query parameter
+--format json|jsonl|csv|tsv|table|ids  json is indented; jsonl an object a
+    line; csv, tsv and table have the columns of --fields, or those of the
+    first record that are simple; a table is aligned by its first 100 rows;
+    ids are an id a line
+--fields A,B.C  print these of each record; b.c is c within b
+--limit N  print so many records at most
+--prefetch 0..16  requests under way at once
+--outbox FILE  keep events there until PagerDuty has taken them
+-f --field NAME=VALUE...  build the body (of events, the custom details):
+    name=text, name:=json, a.b=text within a
+--since TIME  2026-01-31 (UTC), 2026-01-31T09:00:00Z, or how long ago: 12h, 7d
+--until TIME  the same; now by default
+--resume FILE  keep the position there, and go on with it: after an
+    interruption exactly, after the end with what is new since
+--each FILE  a request for each line (- is stdin). The line, JSON or an id
+    alone, fills {fields} in PATH, and is the body if there is no other
+--at-once N  so many requests of --each at a time
+--dedup-key KEY  identity of the alert
+--severity critical|error|warning|info  critical by default
+--component TEXT  part that is concerned
+--group TEXT  of components
+--class TEXT  sort of event
+--client NAME  name of the monitoring system
+--client-url URL  where to see it there
+--timestamp TEXT  when it was, in ISO 8601
+--image LINK...  image to show: URL and, behind a space, its text; or JSON
+--link LINK...  link to show: URL and, behind a space, its text; or JSON
+--details JSON  custom details: a JSON object, @FILE, or - for stdin
+--timeout SECONDS  then SIGTERM, ten seconds later SIGKILL, and status 124
+--summary TEXT  of the alert
+--source TEXT  of the alert; this host by default
+--no-resolve  leave the alert open when the command succeeds
+--port PORT  TCP port (of login, that of the app's redirect URI
+    http://127.0.0.1:PORT/, 8765 by default)
+--no-browser  print the address, and open no browser
+--forget  sign out: drop the tokens
+--signature TEXT  the header X-PagerDuty-Signature
+--max-age SECONDS  refuse an older event
+--users COUNT  from the start
+--latency SECONDS  before each answer
+--rate-limit N  requests a minute
+"""
+
+_CONNECTION = "--url --region --key-file --header --deadline --verbose "
+_OUTPUT = "--format --fields "
+_RECORD = _CONNECTION + "--from --param " + _OUTPUT
+_RECORDS = _RECORD + "--limit --prefetch "
+_WRITING = "PATH [BODY] --field --each --at-once " + _RECORD
+_EVENT = _CONNECTION + "--outbox "
+_DETAILS = "--timestamp --link --field --details " + _EVENT
+_ALERT = (
+    "--dedup-key --severity --component --group --class --client "
+    "--client-url --image " + _DETAILS
+)
+
+# Those that may stand before the command, too.
+_COMMON = (_RECORDS + _EVENT).split()
+
+_ARGUMENTS = {
+    "PATH": "path or URL, such as users/PABC123",
+    "BODY": "JSON, @FILE, or - for stdin",
+    "SUMMARY": "what is wrong, or has changed",
+    "SOURCE": "where; this host by default",
+    "DEDUP_KEY": "as trigger has printed it",
+    "FILE": "the body as it came; stdin by default",
+    "ID": "of events, as list shows them",
+    "COMMAND": "program and arguments, behind --",
+}
+
+
+class _Option(NamedTuple):
+    """A row of the table above, or an argument of a command."""
+
+    flags: Tuple[str, ...]
+    takes: str
+    help: str
+    is_repeated: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is called among the options of a command."""
+        name = self.flags[-1].lstrip("-").lower().replace("-", "_")
+        return _NAMES.get(self.flags[-1], name)
+
+    @property
+    def choices(self) -> Tuple[str, ...]:
+        if self.takes == "0..16":
+            return tuple(map(str, range(17)))
+        return tuple(self.takes.split("|")) if "|" in self.takes else ()
+
+
+# Names that are no words of Python, and those of many values.
+_NAMES = {
+    "--from": "sender",
+    "--class": "class_",
+    "--param": "params",
+    "--header": "headers",
+    "--field": "values",
+    "--image": "images",
+    "--link": "links",
+    "COMMAND": "command_words",
+    "ID": "ids",
+}
+
+# How what they take is read; otherwise it is a text.
+_TYPES: Dict[str, Callable[[str], Any]] = {
+    "A,B.C": _names,
+    "COUNT": int,
+    "ID": int,
+    "N": _count,
+    "NAME:VALUE": _header,
+    "PORT": int,
+    "SECONDS": _seconds,
+    "TIME": _time,
+}
+
+
+def _read_option(line: str) -> _Option:
+    usage, _, purpose = line.partition("  ")
+    words = usage.split()
+    flags = tuple(word for word in words if word.startswith("-"))
+    takes = " ".join(words[len(flags) :])
+    is_repeated = takes.endswith("...")
+    return _Option(flags, takes.rstrip("."), purpose, is_repeated)
+
+
+_option_table = [
+    _read_option(line)
+    for line in _OPTIONS.replace("\n    ", " ").strip().split("\n")
+]
+_options = {option.flags[-1]: option for option in _option_table}
+
+
+def _type_of(option: _Option) -> Optional[Callable[[str], Any]]:
+    """How the text of a value is read; None: as it is."""
+    if option.takes == "NAME=VALUE":
+        return _value if option.name == "values" else _pair
+    if option.takes == "LINK":
+        return _link if option.name == "links" else _image
+    if option.takes == "0..16":
+        return int
+    return str.lower if option.choices else _TYPES.get(option.takes)
+
+
+# ---------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------
+
+
+class _Command(NamedTuple):
+    """A command: what it takes, what it does, and a line to copy."""
+
+    takes: str
+    purpose: str
+    example: str
+    more: str = ""
+
+
+COMMANDS: Dict[str, _Command] = {
+    "get": _Command(
+        "PATH --limit " + _RECORD,
+        "print a resource, or one page of a list",
+        "pdpyras get users/me --fields id,email",
+    ),
+    "list": _Command(
+        "PATH [BODY] --field " + _RECORDS,
+        "print all records of a list",
+        "pdpyras list incidents -p statuses=triggered --format table",
+        "A body is for lists that are asked for by POST.",
+    ),
+    "history": _Command(
+        "PATH [BODY] --since! --until --resume --field " + _RECORDS,
+        "print all records of a period, oldest first, however many",
+        "pdpyras history audit/records --since 30d --resume audit.position "
+        ">> audit.jsonl",
+    ),
+    "post": _Command(
+        _WRITING,
+        "create a resource, or one for each line of a file",
+        "pdpyras post users -f name='Jane Doe' -f email=jane@example.com",
+    ),
+    "put": _Command(
+        _WRITING,
+        "update a resource, or one for each line of a file",
+        "pdpyras list incidents --format ids | sort | pdpyras put "
+        "'incidents/{id}' -f type=incident -f status=resolved --each -",
+    ),
+    "patch": _Command(
+        _WRITING,
+        "change a part of a resource, or of one for each line of a file",
+        "pdpyras patch workflows/integrations/PABC123 -f name=Chat",
+    ),
+    "delete": _Command(
+        _WRITING,
+        "delete a resource, or one for each line of a file",
+        "pdpyras delete users/PABC123",
+    ),
+    "trigger": _Command(
+        "SUMMARY [SOURCE] " + _ALERT,
+        "trigger an alert, and print its dedup key",
+        "pdpyras trigger 'Disk is full' db1.example.com --severity warning",
+    ),
+    "acknowledge": _Command(
+        "DEDUP_KEY " + _EVENT,
+        "acknowledge an alert",
+        "pdpyras acknowledge db1-disk",
+    ),
+    "ack": _Command(
+        "DEDUP_KEY " + _EVENT,
+        "the same as acknowledge",
+        "pdpyras ack db1-disk",
+    ),
+    "resolve": _Command(
+        "DEDUP_KEY " + _EVENT,
+        "resolve an alert",
+        "pdpyras resolve db1-disk",
+    ),
+    "change": _Command(
+        "SUMMARY [SOURCE] " + _DETAILS,
+        "tell of a change, such as a deployment",
+        "pdpyras change 'Deployed 4.2' --link 'https://ci.example.com/7 CI'",
+    ),
+    "run": _Command(
+        "--timeout --summary --source --no-resolve COMMAND " + _ALERT,
+        "run a command, and trigger an alert if it fails",
+        "pdpyras run --timeout 3600 -- /usr/local/bin/backup --full",
+        "Output, signals and exit status are the command's. The alert has "
+        "the last 40 lines of its stderr; success resolves it. Of a command "
+        "that somebody ends at the terminal by Ctrl-C, nobody is told.",
+    ),
+    "outbox": _Command(
+        "status|flush|list|retry|drop [ID...] " + _EVENT + _OUTPUT,
+        "see, send and put right the events that wait in an outbox",
+        "pdpyras outbox flush --outbox /var/lib/job/alerts.db --deadline 30",
+        "flush sends what waits: the status is 3 if something still does, 1 "
+        "if something was refused. retry lets refused events wait again; drop "
+        "forgets events.",
+    ),
+    "oncall": _Command(
+        _RECORDS,
+        "print who is on call now, by policy and level",
+        "pdpyras oncall -p escalation_policy_ids=PABC123",
+    ),
+    "whoami": _Command(
+        _CONNECTION + _OUTPUT,
+        "print whose key it is",
+        "pdpyras whoami",
+    ),
+    "login": _Command(
+        "--port --no-browser --forget --url --deadline --verbose",
+        "sign in with the browser, as a user of an OAuth app",
+        "PAGERDUTY_CLIENT_ID=... PAGERDUTY_CLIENT_SECRET=... pdpyras login",
+        "The tokens are kept in PAGERDUTY_TOKEN_CACHE, or in "
+        "~/.cache/pdpyras/tokens.json, and used where there is no "
+        "PAGERDUTY_API_KEY. The client secret is not kept. It stays in the "
+        "environment, as PAGERDUTY_SCOPES and PAGERDUTY_SUBDOMAIN do.",
+    ),
+    "rate": _Command(
+        _CONNECTION + _OUTPUT,
+        "print the rate limit, and what is left of it",
+        "pdpyras rate",
+    ),
+    "webhook": _Command(
+        "verify [FILE] --signature! --max-age --key-file --verbose " + _OUTPUT,
+        "verify the signature of a webhook, and print its event",
+        "pdpyras webhook verify body.json --signature 'v1=...'",
+        "The secret is in PAGERDUTY_WEBHOOK_SECRET, or in --key-file.",
+    ),
+    "sandbox": _Command(
+        "--port --users --latency --rate-limit --verbose",
+        "serve a PagerDuty-like API, to try all this with",
+        "pdpyras sandbox --users 50",
+        "It prints its URL and keys as a shell sets them.",
+    ),
+    "completion": _Command(
+        "bash|zsh|fish",
+        "print what completes this command in a shell",
+        'eval "$(pdpyras completion bash)"',
+    ),
+}
+
+
+# ---------------------------------------------------------------------------
+# The parser
+# ---------------------------------------------------------------------------
+
+
+def _add_option(
+    parser: Any, option: _Option, dest: str, is_required: bool = False
+) -> None:
+    settings: Dict[str, Any] = {"help": option.help.replace("%", "%%")}
+    if not option.takes:
+        settings["action"] = "store_true"
+    else:
+        kind = _type_of(option)
+        settings.update(metavar=option.takes, type=kind)
+        if option.choices:
+            settings["choices"] = list(map(kind or str, option.choices))
+    if option.is_repeated:
+        settings["action"] = "append"
+    parser.add_argument(
+        *option.flags, dest=dest, required=is_required, **settings
+    )
+
+
+def _add_argument(parser: Any, word: str) -> None:
+    """Add what stands without a flag: ``PATH``, ``[BODY]``, ``this|that``."""
+    name = word.strip("[].")
+    settings: Dict[str, Any] = {"help": _ARGUMENTS.get(name)}
+    if word.islower():
+        parser.add_argument("action", choices=word.split("|"))
+        return
+    if word.startswith("["):
+        settings["nargs"] = "*" if "..." in word else "?"
+    if name == "COMMAND":
+        settings["nargs"] = argparse.REMAINDER
+    dest = _NAMES.get(name, name.lower())
+    settings.update(metavar=name, type=_TYPES.get(name))
+    parser.add_argument(dest, **settings)
+
+
+def _fill_parser(parser: Any, command: _Command) -> None:
+    for word in command.takes.split():
+        flag = word.rstrip("!")
+        if flag in _options:
+            option = _options[flag]
+            _add_option(parser, option, option.name, word != flag)
+        else:
+            _add_argument(parser, word)
+
+
+def _usage(name: str) -> str:
+    words = COMMANDS[name].takes.split()
+    arguments = [word for word in words if not word.startswith("-")]
+    if name == "run":
+        arguments = ["-- COMMAND [ARGUMENT...]"]
+    return " ".join([f"pdpyras {name} [OPTIONS]", *arguments])
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: Any, *args: Any) -> None:
+        output.write(_version() + "\n")
+        parser.exit()
+
+
+def _version() -> str:
+    """The version, which is written down in pdpyras.py, and only there.
+
+    It is read, not imported, for that would import requests.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    with contextlib.suppress(OSError):
+        with open(os.path.join(here, "pdpyras.py"), encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("__version__"):
+                    return line.split('"')[1]
+    import pdpyras
+
+    return pdpyras.__version__
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, as far as these arguments can need it."""
+    settings: Dict[str, Any] = {
+        # Without that, Python 3.6 and 3.7 do not know -pNAME=VALUE.
+        "allow_abbrev": sys.version_info < (3, 8),
+        "argument_default": argparse.SUPPRESS,
+    }
+    parser = argparse.ArgumentParser(
+        prog="pdpyras",
+        description="PagerDuty's REST API and Events API, from a shell.",
+        epilog="The key is in PAGERDUTY_API_KEY, for events in "
+        "PAGERDUTY_ROUTING_KEY, or in --key-file. Exit status: 0 success, 1 "
+        "refused by the API, 2 usage, 3 network or deadline, 4 not found, 5 "
+        "incomplete result. Options may stand before or behind the command; "
+        "which it takes, COMMAND --help tells.",
+        usage="pdpyras [OPTIONS] COMMAND [OPTIONS] ...",
+        **settings,
+    )
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="print the version"
+    )
+    for flag in dict.fromkeys(_COMMON):
+        _add_option(parser, _options[flag], "before_" + _options[flag].name)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands"
+    )
+    # Those of commands that are not named need not be made.
+    named = [name for name in COMMANDS if name in arguments]
+    is_help = bool(arguments) and arguments[0] in ("-h", "--help")
+    for name in list(COMMANDS) if is_help or not named else named:
+        command = COMMANDS[name]
+        purpose = command.purpose
+        sub = commands.add_parser(
+            name,
+            help=purpose,
+            prog=f"pdpyras {name}",
+            usage=_usage(name),
+            description=f"{purpose[0].upper()}{purpose[1:]}. {command.more}",
+            epilog=f"Example: {command.example}",
+            **settings,
+        )
+        _fill_parser(sub, command)
+    return parser
+
+
+class _Options:
+    """What was asked for; None for what was not."""
+
+    def __init__(self, values: Dict[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        return None
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The options of a command line; a SystemExit if it is not usable."""
+    parser = _parser(arguments)
+    namespace, rest = parser.parse_known_args(arguments)
+    values = vars(namespace)
+    if values.get("command") is None:
+        parser.error("a command is required")
+    command = COMMANDS[values["command"]]
+    for flag in _COMMON:
+        name = _options[flag].name
+        before = values.pop("before_" + name, None)
+        if before is None:
+            continue
+        if flag not in command.takes.split():
+            parser.error(f"{values['command']} takes no {flag}")
+        if _options[flag].is_repeated:
+            values[name] = before + values.get(name, [])
+        values.setdefault(name, before)
+    options = _Options(values)
+    _take_late(command, options, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def _take_late(command: _Command, options: Any, rest: List[str]) -> None:
+    """Take what argparse leaves: an optional argument behind options."""
+    if any(text.startswith("-") and text != "-" for text in rest):
+        return
+    for word in command.takes.split():
+        name = word.strip("[].")
+        dest = _NAMES.get(name, name.lower())
+        if not word.startswith("[") or getattr(options, dest):
+            continue
+        if "..." not in word and len(rest) == 1:
+            setattr(options, dest, rest.pop())
+        elif "..." in word and all(map(str.isdigit, rest)):
+            setattr(options, dest, list(map(int, rest)))
+            del rest[:]
+
+
+# ---------------------------------------------------------------------------
+# Completion
+# ---------------------------------------------------------------------------
+
+
+def completion(shell: str) -> str:
+    """The script that completes the command line in bash, zsh or fish."""
+    lines = {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
+    return "\n".join(lines) + "\n"
+
+
+def _options_of(name: str) -> List[_Option]:
+    """The options of a command; "": those that may stand before it."""
+    if not name:
+        version = _Option(("--version",), "", "print the version")
+        return [version, *(_options[flag] for flag in dict.fromkeys(_COMMON))]
+    flags = [word.rstrip("!") for word in COMMANDS[name].takes.split()]
+    return [_options[flag] for flag in flags if flag in _options]
+
+
+def _actions_of(name: str) -> List[str]:
+    """What a command can do, if it has to be told."""
+    words = COMMANDS[name].takes.split()
+    return words[0].split("|") if words[0].islower() else []
+
+
+def _words(name: str) -> str:
+    """What may stand behind a command, or before it."""
+    flags = [flag for option in _options_of(name) for flag in option.flags]
+    others = _actions_of(name) if name else list(COMMANDS)
+    return " ".join([*others, "--help", *flags])
+
+
+def _bash() -> Iterator[str]:
+    valued = {f: o for o in _option_table if o.takes for f in o.flags}
+    plain = [flag for flag, option in valued.items() if not option.choices]
+    yield from (
+        "_pdpyras() {",
+        '    local word="${COMP_WORDS[COMP_CWORD]}" command="" words="" i',
+        '    local before="${COMP_WORDS[COMP_CWORD-1]}"',
+        '    if [ "$word" = = ]; then word=""',
+        '    elif [ "$before" = = ]; then',
+        '        before="${COMP_WORDS[COMP_CWORD-2]}"',
+        "    fi",
+        "    COMPREPLY=()",
+        "    for ((i = 1; i < COMP_CWORD; i++)); do",
+        '        case "$command:${COMP_WORDS[i]}" in',
+        "            run:--)",
+        "                if ((i + 1 == COMP_CWORD)); then",
+        '                    COMPREPLY=($(compgen -c -- "$word"))',
+        "                fi",
+        "                return ;;",
+        f"            :{'|:'.join(COMMANDS)}) command=${{COMP_WORDS[i]}} ;;",
+        "        esac",
+        "    done",
+        '    case "$before" in',
+        *(
+            f'        {flag}) words="{" ".join(option.choices)}" ;;'
+            for flag, option in valued.items()
+            if option.choices
+        ),
+        # Files, which readline offers where there is nothing else.
+        f"        {'|'.join(plain)}) return ;;",
+        '        *) case "$command" in',
+        *(
+            f'            {name or chr(34) * 2}) words="{_words(name)}" ;;'
+            for name in ("", *COMMANDS)
+        ),
+        "        esac ;;",
+        "    esac",
+        '    COMPREPLY=($(compgen -W "$words" -- "$word"))',
+        "}",
+        "complete -o default -F _pdpyras pdpyras",
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _zsh_specs(name: str) -> Iterator[str]:
+    """The options of a command, as _arguments of zsh takes them."""
+    for option in _options_of(name):
+        said = re.sub(r"([\[\]:\\])", r"\\\1", option.help)
+        value = ""
+        if option.takes:
+            choices = " ".join(option.choices)
+            value = f":{option.name}:{f'({choices})' if choices else '_files'}"
+        for flag in option.flags:
+            yield _quoted(f"*{flag}[{said}]{value}")
+
+
+def _zsh() -> Iterator[str]:
+    described = (
+        _quoted(f"{name}:{command.purpose}")
+        for name, command in COMMANDS.items()
+    )
+    top = " ".join(_zsh_specs(""))
+    yield from (
+        "#compdef pdpyras",
+        "_pdpyras() {",
+        "    local state line curcontext=$curcontext",
+        "    local -a commands",
+        f"    commands=({' '.join(described)})",
+        f"    _arguments -C {top} '1:command:->command' '*::rest:->rest'",
+        "    case $state in",
+        "        command) _describe command commands ;;",
+        "        rest) case $words[1] in",
+    )
+    for name in COMMANDS:
+        rest = "'*:file:_files'"
+        if _actions_of(name):
+            rest = f"'1:what:({' '.join(_actions_of(name))})' {rest}"
+        if name == "run":
+            rest = "'*::command:_normal'"
+        specs = " ".join(_zsh_specs(name))
+        yield f"            {name}) _arguments {specs} {rest} ;;"
+    yield from (
+        "        esac ;;",
+        "    esac",
+        "}",
+        "compdef _pdpyras pdpyras",
+    )
+
+
+def _fish() -> Iterator[str]:
+    for name, command in COMMANDS.items():
+        yield (
+            "complete -c pdpyras -f -n __fish_use_subcommand "
+            f"-a {name} -d {_quoted(command.purpose)}"
+        )
+    for name in ("", *COMMANDS):
+        where = f"'__fish_seen_subcommand_from {name}'"
+        start = f"complete -c pdpyras -n {where}"
+        if not name:
+            start = "complete -c pdpyras -n __fish_use_subcommand"
+        for option in _options_of(name):
+            flags = " ".join(
+                f"-l {f[2:]}" if f.startswith("--") else f"-s {f[1:]}"
+                for f in option.flags
+            )
+            value = " -r" if option.takes else ""
+            if option.choices:
+                value = f" -x -a '{' '.join(option.choices)}'"
+            yield f"{start} {flags}{value} -d {_quoted(option.help)}"
+        if name and _actions_of(name):
+            yield f"{start} -f -a '{' '.join(_actions_of(name))}'"

@@ -1,0 +1,563 @@
+"""Records as text, for terminals, files and other programs.
+
+What the command line prints, and where: formats, of which none lets anything
+of a server act on the terminal; what is said on stderr; and an export that can
+be gone on with where it was interrupted.
+
+It needs the standard library alone.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import sys
+import time
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    TextIO,
+    Tuple,
+)
+
+__all__ = [
+    "FORMATS",
+    "Export",
+    "cell",
+    "chunks",
+    "field",
+    "file_name",
+    "forget_stdout",
+    "is_terminal",
+    "one_line",
+    "picked",
+    "print_all",
+    "progress",
+    "say",
+    "to_json",
+    "to_stderr",
+    "use_utf8",
+    "write",
+]
+
+
+# ---------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------
+
+FORMATS = ("json", "jsonl", "csv", "tsv", "table", "ids")
+
+# Formats that can be gone on with where they were interrupted.
+RESUMABLE_FORMATS = ("jsonl", "csv", "tsv", "ids")
+
+# Columns of a table, where nobody says which: those that there are.
+TABLE_COLUMNS = (
+    *("id", "summary", "name", "status", "urgency", "severity", "email"),
+    *("role", "type", "created_at", "start", "end"),
+)
+
+# Rows whose cells decide how wide the columns of a table are.
+TABLE_SAMPLE = 100
+
+# Seconds between two looks of progress, and between two saves of a position.
+PROGRESS_INTERVAL = 0.1
+SAVE_INTERVAL = 1.0
+
+Records = Iterator[Any]
+Fields = Sequence[str]
+
+
+# ---------------------------------------------------------------------------
+# Texts
+# ---------------------------------------------------------------------------
+
+# What a terminal could take for a command, and what no UTF-8 has. JSON says
+# it with escapes.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    "\ud800-\udfff]"
+)
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+_LAYOUT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def _escape(match: Any) -> str:
+    return f"\\u{ord(match.group()):04x}"
+
+
+def _safe(text: str) -> str:
+    """A text of a server, for a terminal."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """A text of a server in one line, for a terminal."""
+    for character in "\r\n\t":
+        text = text.replace(character, _LAYOUT[character])
+    return _safe(text)
+
+
+def to_json(value: Any, indent: Optional[int] = None) -> str:
+    """JSON that is readable, and harmless to a terminal."""
+    return _safe(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def field(value: Any, path: str) -> Any:
+    """What a path such as ``service.summary`` leads to, or None.
+
+    In a list, it leads to a list.
+    """
+    if not path:
+        return value
+    if isinstance(value, list):
+        return [field(item, path) for item in value]
+    if not isinstance(value, dict):
+        return None
+    if path in value:
+        return value[path]
+    name, _, rest = path.partition(".")
+    return field(value.get(name), rest)
+
+
+def cell(record: Any, path: str) -> str:
+    """A field in a table: a text as it is, a list of texts, or else JSON."""
+    value = field(record, path)
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        value = ", ".join(value)
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    return _NO_CHARACTER.sub(_escape, value)
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal."""
+    from unicodedata import combining, east_asian_width
+
+    return sum(
+        0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+# ---------------------------------------------------------------------------
+# Formats
+# ---------------------------------------------------------------------------
+#
+# A format makes chunks of text, one a record, and asks for the next record
+# only when the text of the last one has been written.
+
+
+def picked(record: Any, fields: Fields) -> Any:
+    """The record, or an object of these fields of it."""
+    return {f: field(record, f) for f in fields} if fields else record
+
+
+def _as_json(records: Records, fields: Fields) -> Iterator[str]:
+    before = "["
+    for record in records:
+        text = to_json(picked(record, fields), 2).replace("\n", "\n  ")
+        yield f"{before}\n  {text}"
+        before = ","
+    yield "[]\n" if before == "[" else "\n]\n"
+
+
+def _as_jsonl(records: Records, fields: Fields) -> Iterator[str]:
+    for record in records:
+        yield to_json(picked(record, fields)) + "\n"
+
+
+def _as_ids(records: Records, fields: Fields) -> Iterator[str]:
+    for record in records:
+        identity = cell(record, "id")
+        if not identity:
+            raise ValueError(
+                "There is a record without id. Choose another format, and "
+                "--fields."
+            )
+        yield one_line(identity) + "\n"
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    import csv
+    import io
+
+    line = io.StringIO()
+    # Only what could be a line end is quoted, and "\r" could.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    text = line.getvalue()[:-2] + "\n"
+    return _safe(text) if is_terminal(sys.stdout) else text
+
+
+def _tsv_line(cells: Sequence[str]) -> str:
+    doubled = (cell.replace("\\", "\\\\") for cell in cells)
+    return "\t".join(map(one_line, doubled)) + "\n"
+
+
+def _as_lines(
+    line: Callable[[Sequence[str]], str],
+    is_begun: bool,
+    records: Records,
+    fields: Fields,
+) -> Iterator[str]:
+    """A line of cells for each record, below one that names the columns.
+
+    :param is_begun: that one is there already
+    """
+    columns = list(fields)
+    other: Set[str] = set()
+    head = "" if is_begun or not columns else line(columns)
+    for record in records:
+        simple = [n for n, v in _items(record) if not isinstance(v, _NESTED)]
+        if not columns:
+            columns = simple
+            head = "" if is_begun else line(columns)
+        simple = [name for name in simple if record[name] is not None]
+        if not fields and not other and not set(simple) <= set(columns):
+            other = set(simple) - set(columns)
+            say(
+                "warning: the columns are those of the first record. Others "
+                f"have {', '.join(sorted(other))} as well: name the columns "
+                "with --fields."
+            )
+        yield head + line([cell(record, column) for column in columns])
+        head = ""
+    yield head
+
+
+_NESTED = (dict, list)
+
+
+def _items(record: Any) -> Iterable[Tuple[str, Any]]:
+    return record.items() if isinstance(record, dict) else ()
+
+
+def _as_table(records: Records, fields: Fields) -> Iterator[str]:
+    """Aligned columns, as wide as the cells of the first records."""
+    sample = list(itertools.islice(records, TABLE_SAMPLE))
+    columns = list(fields) or _columns_of(sample)
+
+    def row(record: Any) -> List[str]:
+        return [one_line(cell(record, column)) for column in columns]
+
+    head = [list(map(one_line, columns))] if columns else []
+    rows = head + [row(record) for record in sample]
+    widths = [max(map(_width, column)) for column in zip(*rows)]
+    for cells in itertools.chain(rows, map(row, records)):
+        padded = (
+            cell + " " * (width - _width(cell))
+            for cell, width in zip(cells, widths)
+        )
+        yield "  ".join(padded).rstrip() + "\n"
+
+
+def _columns_of(records: Sequence[Any]) -> List[str]:
+    """The usual columns that say something, or all that are simple."""
+    said = [
+        column
+        for column in TABLE_COLUMNS
+        if any(cell(record, column) for record in records)
+        and not isinstance(field(records[0], column), _NESTED)
+    ]
+    same = {"summary", "name"}
+    if same <= set(said) and all(
+        cell(r, "summary") == cell(r, "name") for r in records
+    ):
+        said.remove("summary")
+    names = [name for record in records for name, _ in _items(record)]
+    return said or list(dict.fromkeys(names))
+
+
+def chunks(
+    records: Records, options: Any, usual: str, is_begun: bool = False
+) -> Iterator[str]:
+    """The records in the format that is asked for, or the usual one."""
+    name, fields = options.format or usual, options.fields or ()
+    if name == "csv":
+        return _as_lines(_csv_line, is_begun, records, fields)
+    if name == "tsv":
+        return _as_lines(_tsv_line, is_begun, records, fields)
+    simple = {
+        "json": _as_json,
+        "jsonl": _as_jsonl,
+        "table": _as_table,
+        "ids": _as_ids,
+    }
+    return simple[name](records, fields)
+
+
+def print_all(records: Records, options: Any, usual: str) -> None:
+    """Print records as they come."""
+    for text in chunks(records, options, usual):
+        write(text)
+
+
+# ---------------------------------------------------------------------------
+# The terminal
+# ---------------------------------------------------------------------------
+
+
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Is a stream, which may be closed, a terminal?"""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False  # It is closed.
+
+
+def write(text: str) -> None:
+    """Write to stdout, and let it be seen."""
+    if text and sys.stdout is not None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:
+            forget_stdout()  # What is left in its buffer would fail again.
+            raise
+
+
+def file_name(text: str) -> bytes:
+    """The bytes of a path, whatever the locale."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_stderr(text: str) -> None:
+    """Write to stderr, if that is possible."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def say(text: str) -> None:
+    """Say something on stderr, in a line."""
+    progress.clear()
+    to_stderr(f"pdpyras: {one_line(text)}\n")
+
+
+class _Progress:
+    """How far a command has come, in a line of the terminal.
+
+    It is shown where the records go elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._is_there = False
+        self._next = 0.0
+
+    def is_wanted(self) -> bool:
+        return is_terminal(sys.stderr) and not is_terminal(sys.stdout)
+
+    def show(self, count: int, total: Any) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PROGRESS_INTERVAL
+        of_total = "" if total == "?" else f" of {total}"
+        to_stderr(f"\r{count}{of_total}\x1b[K")
+        self._is_there = True
+
+    def clear(self) -> None:
+        if self._is_there:
+            self._is_there = False
+            to_stderr("\r\x1b[K")
+
+    def hook(self) -> Optional[Callable[[Any, int, Any], None]]:
+        """For item_hook, if it is wanted."""
+        if not self.is_wanted():
+            return None
+        return lambda record, count, total: self.show(count, total)
+
+
+progress = _Progress()
+
+
+def use_utf8() -> None:
+    """Let output be UTF-8 whatever the locale."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        elif hasattr(stream, "buffer"):  # Before Python 3.7.
+            import io
+
+            new = io.TextIOWrapper(
+                stream.buffer,
+                "utf-8",
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+            )
+            setattr(sys, name, new)
+
+
+def forget_stdout() -> None:
+    """Let Python not complain once more when it closes stdout."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+# ---------------------------------------------------------------------------
+# Exports that are resumed
+# ---------------------------------------------------------------------------
+
+
+class Export:
+    """A history that is gone on with where it was interrupted.
+
+    The position is in a file. If the output is a file, too, its length is
+    kept beside the position: after a kill or a power failure, what was
+    written after the last save is cut off, and comes again. So each record is
+    there once. Into a pipe, what follows the last save comes again.
+    """
+
+    def __init__(self, options: Any) -> None:
+        self._options = options
+        self._path = file_name(options.resume)
+        form = options.format or "jsonl"
+        if form not in RESUMABLE_FORMATS:
+            raise ValueError(
+                f"An export as {form} cannot be resumed. Choose one of "
+                f"{', '.join(RESUMABLE_FORMATS)}."
+            )
+        if form in ("csv", "tsv") and not options.fields:
+            raise ValueError(
+                f"An export as {form} needs --fields: those of its first "
+                "record may not be those of the first one after it is resumed."
+            )
+        self._shape = {"format": form, "fields": options.fields}
+        self._saved = self._load()
+        self.position: Optional[Dict[str, Any]] = self._saved.get("position")
+        self._is_begun = bool(self._saved.get("is_begun"))
+        self._next_save = 0.0
+        self._output = _regular_stdout()
+        self._length = self._begin_output()
+        if self._output is not None and not self._length:
+            self._is_begun = False  # It is another file.
+
+    def _load(self) -> Dict[str, Any]:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                saved = json.loads(file.read())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            saved = None
+        if not isinstance(saved, dict) or "position" not in saved:
+            raise ValueError(f"{self._options.resume} holds no position.")
+        if {name: saved.get(name) for name in self._shape} != self._shape:
+            raise ValueError(
+                f"{self._options.resume} is of an export with other --format "
+                "or --fields."
+            )
+        return saved
+
+    def _begin_output(self) -> int:
+        """Cut off what would come twice; return the length of the output."""
+        if self._output is None:
+            return 0
+        file = os.fstat(self._output)
+        appends = _appends(self._output)
+        known = self._saved.get("output")
+        if known is None or known["is_whole"]:
+            if appends:
+                return file.st_size
+            return os.lseek(self._output, 0, os.SEEK_CUR)
+        length = int(known["length"])
+        if known["file"] != _identity(file) or length > file.st_size:
+            raise ValueError(
+                "The last export was killed, and the output is not the file "
+                "that it wrote: append to that one (>>), or remove "
+                f"{self._options.resume} to begin again."
+            )
+        os.ftruncate(self._output, length)
+        if not appends:
+            os.lseek(self._output, length, os.SEEK_SET)
+        return length
+
+    def until(self, asked: Any) -> Any:
+        """The end of the period: as it was, unless that was reached."""
+        if not self._saved.get("is_complete"):
+            return None
+        from datetime import datetime, timezone
+
+        return datetime.now(timezone.utc) if asked is None else asked
+
+    def run(self, records: Any) -> None:
+        """Write the records, and keep the position behind each."""
+        self.position = self.position or records.position
+        count, limit = 0, self._options.limit
+        texts = chunks(records, self._options, "jsonl", self._is_begun)
+        self._save()  # If that is impossible, it is known now.
+        is_complete = False
+        try:
+            while limit is None or count < limit:
+                text = next(texts, None)
+                if text is None:
+                    is_complete = True
+                    break
+                write(text)
+                count += 1
+                self._is_begun = self._is_begun or bool(text)
+                self._length += len(text.encode("utf-8"))
+                self.position = records.position
+                if time.monotonic() >= self._next_save:
+                    self._save()
+            if is_complete:
+                self.position = records.position
+        finally:
+            self._save(is_complete, is_end=True)
+
+    def _save(self, is_complete: bool = False, is_end: bool = False) -> None:
+        """Replace the file as a whole, after the output is on disk."""
+        state = dict(self._shape, position=self.position)
+        state.update(is_complete=is_complete, is_begun=self._is_begun)
+        if self._output is not None:
+            os.fsync(self._output)
+            file = os.fstat(self._output)
+            state["output"] = {
+                "file": _identity(file),
+                "length": self._length,
+                "is_whole": is_end and file.st_size == self._length,
+            }
+        new = self._path + b".new"
+        with open(new, "w", encoding="utf-8") as stream:
+            json.dump(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, self._path)
+        self._next_save = time.monotonic() + SAVE_INTERVAL
+
+
+def _regular_stdout() -> Optional[int]:
+    """The descriptor of stdout, if that is a file."""
+    import stat
+
+    try:
+        descriptor = sys.stdout.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError, AttributeError):
+        return None
+    return descriptor if stat.S_ISREG(mode) else None
+
+
+def _identity(file: os.stat_result) -> List[int]:
+    return [file.st_dev, file.st_ino]
+
+
+def _appends(descriptor: int) -> bool:
+    """Does each write go to the end of the file?"""
+    try:
+        import fcntl
+    except ImportError:
+        return False  # Not a Unix.
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)

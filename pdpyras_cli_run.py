@@ -1,0 +1,453 @@
+"""Run a command, and keep the end of what it writes to stderr.
+
+The command notices nothing of it: stdin and stdout are ours, stderr is passed
+on as it comes (and is a terminal if ours is one), signals that we get reach
+it, its exit status is told as a shell tells it. That is what ``pdpyras run``
+does before it says a word to PagerDuty.
+
+It needs the standard library alone, and a Unix.
+"""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Not a Unix.
+    fcntl = termios = None  # type: ignore[assignment]
+
+__all__ = ["Outcome", "last_lines", "raising_signals", "watch"]
+
+
+# ---------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------
+
+# Seconds from SIGTERM to SIGKILL.
+KILL_AFTER = 10.0
+
+# Exit statuses, as of env(1) and timeout(1).
+TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 124, 126, 127, 128
+
+# Bytes of stderr that are kept, and those at their beginning that are not
+# shown if they begin within a line: half a secret must not be.
+MAX_TAIL = 64 * 1024
+MAX_HALF_SECRET = 1024
+
+# Seconds for which others, who have the command's stderr still, may add to
+# what is kept.
+DRAIN_TIME = 0.2
+
+# Bytes that are read at a time, and more chunks than a pipe holds.
+CHUNK_SIZE = 64 * 1024
+MAX_CHUNKS = 64
+
+# Signals that are passed on. Those of the terminal reach the command anyway,
+# which is in our process group.
+_PASSED_ON = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+_OF_TERMINAL = ("SIGINT", "SIGQUIT")
+
+
+class Outcome(NamedTuple):
+    """How a command ended.
+
+    :ivar status: as a shell tells it: 128 and the number of the signal that
+        ended it; 124 after the timeout; 126 or 127 if it cannot be run
+    :ivar signal: name of the signal that ended it, or ""
+    :ivar is_timeout: it was ended because its time was over
+    :ivar is_interrupt: the user at the terminal has ended it, by Ctrl-C
+    :ivar seconds: that it took
+    :ivar tail: the end of its stderr
+    """
+
+    status: int
+    signal: str
+    is_timeout: bool
+    is_interrupt: bool
+    seconds: float
+    tail: bytes
+
+
+# ---------------------------------------------------------------------------
+# The end of stderr
+# ---------------------------------------------------------------------------
+
+# Colours, movements of the cursor, titles of windows.
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])"
+)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def last_lines(tail: bytes, count: int, hide: Callable[[str], str]) -> str:
+    """The last lines of an output, as a terminal would show them.
+
+    :param hide: makes secrets in a text unreadable
+    """
+    text = hide(tail.decode("utf-8", "replace"))
+    lines = _ESCAPE.sub("", text).rstrip().split("\n")[-count:]
+    # Of a line that is drawn again and again, as a progress bar is, the last
+    # state.
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+    return hide("\n".join(_CONTROL.sub("", line) for line in lines))
+
+
+class _Tail:
+    """The last bytes of an output."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._is_cut = False
+
+    def add(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > 2 * MAX_TAIL:
+            del self._kept[:-MAX_TAIL]
+            self._is_cut = True
+
+    def content(self) -> bytes:
+        if not self._is_cut:
+            return bytes(self._kept)
+        end_of_line = self._kept.find(b"\n") + 1
+        return bytes(self._kept[end_of_line or MAX_HALF_SECRET :])
+
+
+# ---------------------------------------------------------------------------
+# The command's stderr
+# ---------------------------------------------------------------------------
+
+
+def _open_channel() -> Tuple[Optional[int], Optional[int]]:
+    """Where the command's stderr is read, and what it has for stderr.
+
+    If ours is a terminal, that is a terminal, too: colours and progress bars
+    stay as they are. If ours is closed, there is nothing to pass on.
+    """
+    try:
+        os.fstat(2)
+    except OSError:
+        return None, None
+    if termios is not None and os.isatty(2):
+        try:
+            reader, writer = os.openpty()
+        except OSError:
+            return os.pipe()  # No more terminals are to be had.
+        with contextlib.suppress(OSError, termios.error):
+            attributes = termios.tcgetattr(2)
+            # Line ends are the business of the real one.
+            attributes[1] &= ~termios.OPOST
+            termios.tcsetattr(writer, termios.TCSANOW, attributes)
+            _copy_window_size(writer)
+        return reader, writer
+    return os.pipe()
+
+
+def _copy_window_size(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        size = fcntl.ioctl(2, termios.TIOCGWINSZ, b"\0" * 8)
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+
+
+def _close(descriptor: Optional[int]) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _read(reader: int) -> Optional[bytes]:
+    """What has come; b"" at the end; None: nothing yet."""
+    try:
+        return os.read(reader, CHUNK_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError:  # So a terminal ends.
+        return b""
+
+
+def _write(data: bytes) -> bool:
+    """Pass on to our stderr; False: it is closed."""
+    while data:
+        try:
+            data = data[os.write(2, data) :]
+        except BlockingIOError:
+            select.select([], [2], [])
+        except OSError:
+            return False
+    return True
+
+
+def _leave_relay(reader: int) -> None:
+    """Let a process go on passing on what others still write.
+
+    The command has started something that outlives it, and that would be
+    ended by the loss of its stderr.
+    """
+    if os.fork():
+        return
+    try:
+        for descriptor in (0, 1):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        os.set_blocking(reader, True)
+        data = _read(reader)
+        while data and _write(data):
+            data = _read(reader)
+    finally:
+        os._exit(0)
+
+
+# ---------------------------------------------------------------------------
+# Signals
+# ---------------------------------------------------------------------------
+
+
+def _note(number: int, frame: Any) -> None:
+    """Handle a signal by waking whoever reads the wakeup descriptor."""
+
+
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[int]:
+    """A descriptor from which the numbers of signals are read.
+
+    Signals that are ignored stay so, for the command as well.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = {}
+    for name in (*_PASSED_ON, "SIGCHLD", "SIGWINCH"):
+        number = getattr(signal, name)
+        is_ignored = signal.getsignal(number) == signal.SIG_IGN
+        if name == "SIGCHLD" or not is_ignored:
+            before[number] = signal.signal(number, _note)
+    wakeup = signal.set_wakeup_fd(writer)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        os.close(reader)
+        os.close(writer)
+
+
+@contextlib.contextmanager
+def raising_signals() -> Iterator[None]:
+    """Let what would end this process be a KeyboardInterrupt meanwhile."""
+    before = {}
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _is_from_terminal(number: int) -> bool:
+    """Has the terminal sent it to the command as well?"""
+    if signal.Signals(number).name not in _OF_TERMINAL:
+        return False
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+# ---------------------------------------------------------------------------
+# Watching
+# ---------------------------------------------------------------------------
+
+
+def watch(
+    command: Sequence[bytes], timeout: Optional[float] = None
+) -> Outcome:
+    """Run a command to its end.
+
+    :param command: program and arguments
+    :param timeout: seconds after which it gets SIGTERM, and ten seconds later
+        SIGKILL; the processes that it has started itself get neither
+    """
+    begun = time.monotonic()
+    with _noted_signals() as signals:
+        reader, writer = _open_channel()
+        try:
+            process = subprocess.Popen(
+                command,
+                stderr=writer,
+                close_fds=False,
+                env=_environment_as_given(),
+            )
+        except (OSError, ValueError) as error:
+            _close(reader)
+            return _not_run(command, error, begun)
+        finally:
+            _close(writer)
+        watched = _Watched(process, reader, signals)
+        try:
+            watched.run(timeout)
+        finally:
+            watched.close()
+    return watched.outcome(begun)
+
+
+def _environment_as_given() -> Dict[bytes, bytes]:
+    """Our environment, without what Python has added (PEP 538)."""
+    environment = dict(os.environb)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = file.read().split(b"\0")
+    except OSError:
+        return environment
+    if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
+        environment.pop(b"LC_CTYPE", None)
+    return environment
+
+
+def _not_run(
+    command: Sequence[bytes], error: Exception, begun: float
+) -> Outcome:
+    """A command that cannot be run, as a shell says so."""
+    reason = getattr(error, "strerror", None) or str(error)
+    tail = b"%s: %s\n" % (command[0], reason.encode("utf-8"))
+    _write(b"pdpyras: " + tail)
+    is_missing = isinstance(error, FileNotFoundError)
+    status = NOT_FOUND if is_missing else NOT_EXECUTABLE
+    seconds = time.monotonic() - begun
+    return Outcome(status, "", False, False, seconds, tail)
+
+
+class _Watched:
+    """A command that runs."""
+
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        reader: Optional[int],
+        signals: int,
+    ) -> None:
+        self._process, self._signals = process, signals
+        self._reader = reader
+        self._tail = _Tail()
+        self._is_timeout = self._is_interrupt = False
+        if reader is not None:
+            os.set_blocking(reader, False)
+
+    def run(self, timeout: Optional[float]) -> None:
+        """Pass on stderr and signals until the command has ended."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while self._process.poll() is None:
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                end = self._end_it()
+                continue
+            self._wait(left)
+        for _ in range(MAX_CHUNKS):  # What it has left behind itself.
+            if not self._pass_on():
+                break
+        end = time.monotonic() + DRAIN_TIME
+        while self._reader is not None and time.monotonic() < end:
+            select.select([self._reader], [], [], 0.01)
+            self._pass_on()
+
+    def _end_it(self) -> Optional[float]:
+        """The time is over; returns when to look again."""
+        if self._is_timeout:
+            self._process.kill()
+            return None
+        self._is_timeout = True
+        self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)  # It may be stopped.
+        return time.monotonic() + KILL_AFTER
+
+    def _wait(self, seconds: Optional[float]) -> None:
+        """Wait for the next event, and handle it."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        if self._reader is not None:
+            poll.register(self._reader, select.POLLIN)
+        poll.poll(None if seconds is None else seconds * 1000 + 1)
+        try:
+            numbers = os.read(self._signals, 512)
+        except BlockingIOError:
+            numbers = b""
+        for number in numbers:
+            self._handle(number)
+        self._pass_on()
+
+    def _pass_on(self) -> bool:
+        """Pass on what the command has written; was there anything?"""
+        data = None if self._reader is None else _read(self._reader)
+        if data:
+            self._tail.add(data)
+        if data == b"" or data and not _write(data):
+            self._close_reader()
+        return bool(data)
+
+    def _handle(self, number: int) -> None:
+        if number == signal.SIGWINCH:
+            if self._reader is not None and os.isatty(self._reader):
+                _copy_window_size(self._reader)
+        elif number == signal.SIGCHLD:
+            pass  # poll() tells.
+        elif _is_from_terminal(number):
+            self._is_interrupt = True
+        else:
+            self._process.send_signal(number)
+
+    def _close_reader(self) -> None:
+        _close(self._reader)
+        self._reader = None
+
+    def close(self) -> None:
+        if self._reader is not None:
+            _leave_relay(self._reader)
+        self._close_reader()
+
+    def outcome(self, begun: float) -> Outcome:
+        """How it ended."""
+        status, name = self._process.returncode, ""
+        if status < 0:
+            name = _signal_name(-status)
+            status = SIGNALLED - status
+        is_interrupt = self._is_interrupt and bool(status)
+        if self._is_timeout:
+            status = TIMED_OUT
+        return Outcome(
+            status,
+            name,
+            self._is_timeout,
+            is_interrupt and not self._is_timeout,
+            time.monotonic() - begun,
+            self._tail.content(),
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

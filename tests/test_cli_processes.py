@@ -1,0 +1,838 @@
+"""The command line as real processes: pipes, terminals, locales, signals.
+
+And ``pdpyras run``, which must be invisible to what it runs.
+"""
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import pdpyras_cli_run
+from pdpyras_sandbox import Sandbox
+from tests import wire
+from tests.support import KEY, ROOT, ROUTING_KEY
+
+PDPYRAS = [sys.executable, os.path.join(ROOT, "pdpyras_cli.py")]
+SECONDS = 60  # after which something hangs
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="these are about Unix"
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """The environment of somebody who has keys; warnings are errors."""
+    monkeypatch.setenv("PAGERDUTY_API_KEY", KEY)
+    monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", ROUTING_KEY)
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    for name in ("PYTHONIOENCODING", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """Those that are ignored, as in the background of a shell, would stay so
+    in the processes that tests start."""
+    numbers = [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def point_to(url, monkeypatch):
+    for name in ("PAGERDUTY_URL", "PAGERDUTY_EVENTS_URL"):
+        monkeypatch.setenv(name, url)
+
+
+@pytest.fixture
+def box(monkeypatch):
+    with Sandbox(users=3) as sandbox:
+        point_to(sandbox.url, monkeypatch)
+        yield sandbox
+
+
+@pytest.fixture
+def api(server, monkeypatch):
+    point_to(server.url, monkeypatch)
+    return server
+
+
+def pdpyras(*arguments, stdin=b"", **options):
+    """Run the command line to its end."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    return subprocess.run(
+        [*PDPYRAS, *arguments], input=stdin, timeout=SECONDS, **options
+    )
+
+
+@contextlib.contextmanager
+def started(*command, **options):
+    """A process, which does not outlive the block."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(SECONDS)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def shell(script):
+    """Run a line of bash, in which ``pdpyras`` is the command line."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    quoted = " ".join(f"'{word}'" for word in PDPYRAS)
+    function = f'pdpyras() {{ {quoted} "$@"; }}\n'
+    return subprocess.run(
+        [bash, "-c", function + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=SECONDS,
+    )
+
+
+def await_text(stream, text):
+    """Read lines until one holds the text."""
+    for line in stream:
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} did not come")
+
+
+# -- Pipes --------------------------------------------------------------------
+
+
+def test_a_closed_pipe_is_no_error(box):
+    box.add("users", 2000)
+    done = shell("set -o pipefail; pdpyras list users | head -1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "arguments", ["--help", "completion bash", "get users", "list users"]
+)
+def test_a_pipe_that_nobody_reads_is_no_error(arguments, box):
+    done = shell(f"set -o pipefail; pdpyras {arguments} | true")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.once
+def test_errors_keep_their_status_where_stderr_is_closed(box):
+    assert shell("pdpyras get users/PNONE 2>&-").returncode == 4
+    assert shell("pdpyras get users/me >&-").returncode == 0
+
+
+@pytest.mark.once
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="there is no /dev/full"
+)
+def test_a_full_disk_is_an_error(box):
+    done = shell("pdpyras list users > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"pdpyras: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_line_is_printed_before_the_next_page_is_asked_for(api):
+    may_go_on, asked = threading.Event(), []
+
+    def answer(request):
+        asked.append(request.target)
+        if len(asked) == 2:
+            may_go_on.wait(SECONDS)
+        user = {"id": f"P{len(asked)}"}
+        return wire.Answer(json={"users": [user], "more": len(asked) < 2})
+
+    api.handler = answer
+    for form in ("jsonl", "csv", "ids"):
+        del asked[:]
+        may_go_on.clear()
+        with started(*PDPYRAS, "list", "users", "--format", form) as process:
+            await_text(process.stdout, b"P1")
+            assert len(asked) <= 2 and process.poll() is None
+            may_go_on.set()
+            await_text(process.stdout, b"P2")
+            assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.once
+def test_commands_are_chained_with_pipes(box):
+    box.add("incidents", 3)
+    done = shell(
+        "set -o pipefail; pdpyras list incidents --format ids | sort | "
+        "pdpyras put 'incidents/{id}' -f type=incident_reference "
+        "-f status=resolved --each - --at-once 2 --format tsv --fields status"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"status\n" + b"resolved\n" * 3
+
+
+# -- Locales and terminals ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        "C",
+        *(pytest.param(n, marks=pytest.mark.once) for n in ("C.UTF-8", "x")),
+    ],
+)
+def test_output_and_arguments_are_utf_8(locale, api, monkeypatch):
+    for name, value in (
+        *(("LC_ALL", locale), ("PYTHONUTF8", "0")),
+        ("PYTHONCOERCECLOCALE", "0"),
+    ):
+        monkeypatch.setenv(name, value)
+    api.handler = lambda request: wire.Answer(
+        201, json={"user": {"name": request.json["user"]["name"] + "漢"}}
+    )
+    done = pdpyras("post", "users", "-f", "name=Jürgen".encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "Jürgen漢".encode() in done.stdout
+    done = pdpyras("post", "users", "-", stdin='{"name": "é"}'.encode())
+    assert "é漢".encode() in done.stdout
+    done = pdpyras("get", "https://é.example/".encode())
+    assert done.returncode == 2 and "é.example".encode() in done.stderr
+
+
+class Terminal:
+    """A pseudo-terminal, and what was shown on it."""
+
+    def __init__(self):
+        self.master, self.slave = os.openpty()
+        self.shown = b""
+
+    def close(self):
+        os.close(self.master)
+
+    def read_all(self):
+        """What is shown until nobody has it for a terminal any more."""
+        os.close(self.slave)
+        with contextlib.suppress(OSError):  # So Linux tells the end.
+            data = os.read(self.master, 65536)
+            while data:
+                self.shown += data
+                data = os.read(self.master, 65536)
+        return self.shown
+
+    def read_until(self, text):
+        end = time.monotonic() + SECONDS
+        while text not in self.shown:
+            ready, _, _ = select.select([self.master], [], [], 1)
+            if ready:
+                self.shown += os.read(self.master, 65536)
+            assert time.monotonic() < end, self.shown
+
+
+@pytest.fixture
+def terminal():
+    with contextlib.closing(Terminal()) as opened:
+        yield opened
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "form", ["json", "jsonl", "csv", "tsv", "table", "ids"]
+)
+def test_nothing_of_a_server_controls_a_terminal(form, api, terminal):
+    evil = "\x1b]0;x\x07\x9b2J\u202e\r\x7f"
+    api.reply(json={"users": [{"id": "P" + evil, "n": evil}], "more": False})
+    arguments = ("list", "users", "--format", form, "--fields", "id,n")
+    with started(
+        *PDPYRAS, *arguments, stdout=terminal.slave, stderr=terminal.slave
+    ) as process:
+        shown = terminal.read_all().decode("utf-8").replace("\r\n", "\n")
+        assert process.wait(SECONDS) == 0
+    assert "P" in shown
+    assert not [c for c in shown if not c.isprintable() and c not in "\t\n"]
+
+
+@pytest.mark.once
+def test_progress_is_shown_on_a_terminal_that_has_no_records(box, terminal):
+    with started(*PDPYRAS, "list", "users", stderr=terminal.slave) as process:
+        shown = terminal.read_all()
+        assert process.wait(SECONDS) == 0
+        assert len(process.stdout.read().splitlines()) == 3
+    assert b"1 of 3" in shown and shown.endswith(b"\r\x1b[K")
+
+
+@pytest.mark.once
+def test_progress_is_nowhere_else(box, terminal):
+    done = pdpyras("list", "users")
+    assert (done.returncode, done.stderr) == (0, b"")
+    with started(
+        *PDPYRAS, "list", "users", stdout=terminal.slave, stderr=terminal.slave
+    ):
+        assert b" of " not in terminal.read_all()
+
+
+# -- Signals ------------------------------------------------------------------
+
+
+def test_an_interrupt_is_130(api):
+    def answer(request):
+        if dict(request.query)["offset"] != "0":
+            asked.set()
+            end.wait(SECONDS)
+        return wire.Answer(json={"users": [{"id": "P1"}], "more": True})
+
+    asked, end = threading.Event(), threading.Event()
+    api.handler = answer
+    with started(*PDPYRAS, "list", "users") as process:
+        assert asked.wait(SECONDS)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+        end.set()
+    assert (process.returncode, err) == (130, b"")
+    assert json.loads(out) == {"id": "P1"}
+
+
+def test_the_sandbox_serves_until_it_is_interrupted(monkeypatch):
+    with started(*PDPYRAS, "sandbox", "--users", "2") as process:
+        line = process.stdout.readline().decode().strip()
+        assert re.fullmatch(r"export PAGERDUTY_URL=http://127[.\d]+:\d+", line)
+        monkeypatch.setenv("PAGERDUTY_URL", line.partition("=")[2])
+        assert len(pdpyras("list", "users").stdout.splitlines()) == 2
+        await_text(process.stdout, b"export PAGERDUTY_ROUTING_KEY=")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0 and b"Trace" not in err
+
+
+# -- Exports that are resumed -------------------------------------------------
+
+
+def history(count=1000):
+    """Log entries, several a second."""
+    return [
+        {"created_at": f"2026-03-01T12:{n // 600:02}:{n // 10 % 60:02}Z"}
+        for n in range(count)
+    ]
+
+
+EXPORT = (
+    *("history", "log_entries", "--since", "2026-03-01"),
+    *("--until", "2026-03-02"),
+)
+
+
+def export(directory, *more, mode="ab", **options):
+    arguments = (*EXPORT, "--resume", str(directory / "position"), *more)
+    with open(str(directory / "out"), mode) as out:
+        return pdpyras(*arguments, stdout=out, **options)
+
+
+def test_an_export_goes_on_exactly_after_a_limit_and_an_interrupt(
+    box, tmp_path
+):
+    added = [r["id"] for r in box.add("log_entries", history(250))]
+    form = ("--format", "csv", "--fields", "created_at,id")
+    assert export(tmp_path, *form, "--limit", "101").returncode == 0
+    assert export(tmp_path, *form, "--limit", "33").returncode == 0
+    assert export(tmp_path, *form).returncode == 0
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert lines[0] == "created_at,id"
+    assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(added)
+    assert lines[1:] == sorted(lines[1:])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_export_that_is_killed_again_and_again_is_exact(
+    number, box, tmp_path
+):
+    added = [r["id"] for r in box.add("log_entries", history(600))]
+    out = tmp_path / "out"
+    kills = 0
+    arguments = (*EXPORT, "--resume", str(tmp_path / "position"))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "import pdpyras_cli_output as o, pdpyras_cli as c, time; "
+        "o.SAVE_INTERVAL = 0; write = o.write; "
+        "o.write = lambda t: (write(t), time.sleep(0.0005)); "
+        "sys.exit(c.main())"
+    )
+    for _ in range(30):
+        with open(str(out), "ab") as file, started(
+            *(sys.executable, "-c", program, ROOT, *arguments), stdout=file
+        ) as process:
+            size = os.path.getsize(str(out))
+            end = time.monotonic() + SECONDS
+            while (
+                process.poll() is None
+                and os.path.getsize(str(out)) < size + 25000
+                and time.monotonic() < end
+            ):
+                time.sleep(0.002)
+            if process.poll() is not None:
+                break
+            process.send_signal(number)
+            process.wait(SECONDS)
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 3
+    ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) and sorted(ids) == sorted(added)
+
+
+@pytest.mark.once
+def test_an_export_that_is_complete_goes_on_with_what_is_new(box, tmp_path):
+    arguments = [*EXPORT[:4], "--resume", str(tmp_path / "position")]
+    box.add("log_entries", 2)
+    time.sleep(1.1)  # The sandbox knows the time to the second.
+    first = pdpyras(*arguments).stdout.splitlines()
+    (new,) = box.add("log_entries", 1)
+    time.sleep(1.1)
+    second = pdpyras(*arguments).stdout.splitlines()
+    assert len(first) == 2 and json.loads(second[0])["id"] == new["id"]
+    assert len(second) == 1
+    assert pdpyras(*arguments).stdout == b""
+
+
+@pytest.mark.once
+def test_an_export_is_not_gone_on_with_elsewhere(box, tmp_path):
+    box.add("log_entries", history(10))
+    position = str(tmp_path / "position")
+    assert export(tmp_path, "--limit", "5").returncode == 0
+    assert export(tmp_path, "--format", "ids").returncode == 2
+    assert export(tmp_path, "--format", "table").returncode == 2
+    assert export(tmp_path, "--format", "csv").returncode == 2
+    other = ("history", "incidents", "--since", "2026-03-01")
+    assert pdpyras(*other, "--resume", position).returncode == 2
+    with open(position) as file:
+        state = json.load(file)
+    state["output"]["is_whole"] = False  # As after a kill.
+    with open(position, "w") as file:
+        json.dump(state, file)
+    before = (tmp_path / "out").read_bytes()
+    (tmp_path / "out").rename(tmp_path / "kept")
+    done = export(tmp_path)
+    assert done.returncode == 2 and b">>" in done.stderr
+    (tmp_path / "kept").rename(tmp_path / "out")
+    assert export(tmp_path).returncode == 0
+    assert (tmp_path / "out").read_bytes().startswith(before)
+    with open(position, "w") as file:
+        file.write("{}")
+    assert export(tmp_path).returncode == 2
+
+
+@pytest.mark.once
+def test_a_position_that_cannot_be_kept_is_known_at_once(box, tmp_path):
+    done = pdpyras(*EXPORT, "--resume", str(tmp_path / "no" / "position"))
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+# -- run ----------------------------------------------------------------------
+
+
+def events(box):
+    return [r.json for r in box.requests if r.path == "/v2/enqueue"]
+
+
+def test_run_passes_through_and_resolves(box):
+    script = "cat; echo err >&2"
+    done = pdpyras("run", "--", "sh", "-c", script, stdin=b"in\xff")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0, b"in\xff", b"err\n",
+    )  # fmt: skip
+    (event,) = events(box)
+    assert event["event_action"] == "resolve"
+
+
+def test_run_triggers_on_failure_with_the_last_lines(box, monkeypatch):
+    monkeypatch.setenv("PAGERDUTY_SECRET", "s3cret+/=")
+    script = (
+        "i=0; while [ $i -lt 60 ]; do echo line $i >&2; i=$((i+1)); done; "
+        "printf '\\033[31mred\\033[0m %s\\n10%%\\r99%%\\n' "
+        '"$PAGERDUTY_SECRET s3cret%2B%2F%3D $PAGERDUTY_API_KEY" >&2; exit 7'
+    )
+    done = pdpyras("run", "--severity", "warning", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (7, b"")
+    assert done.stderr.count(b"\n") == 62 and b"\x1b[31mred" in done.stderr
+    (event,) = events(box)
+    payload = event["payload"]
+    assert payload["severity"] == "warning"
+    assert payload["summary"].endswith(
+        f"failed on {payload['source']} (exit status 7)"
+    )
+    details = payload["custom_details"]
+    lines = details["stderr"].split("\n")
+    assert len(lines) == 40 and lines[-3] == "line 59"
+    assert lines[-2:] == ["red *** *** ***", "99%"]
+    assert details["exit_status"] == 7
+    assert "s3cret" not in str(event) and KEY not in str(event["payload"])
+    # The next success resolves the same alert, a change of PATH aside.
+    pdpyras("run", "--", "sh", "-c", script.replace("exit 7", "exit 0"))
+    pdpyras("run", "--", "sh", "-c", script)
+    keys = [e["dedup_key"] for e in events(box)]
+    assert keys[0] == keys[2] != keys[1]
+
+
+@pytest.mark.once
+def test_run_with_a_summary_and_a_key_of_its_own(box):
+    options = ("--summary", "Backup failed", "--source", "db1")
+    options += ("--dedup-key", "backup", "-f", "run=book")
+    pdpyras("run", *options, "--", "false")
+    pdpyras("run", *options, "--", "true")
+    pdpyras("run", *options, "--no-resolve", "--", "true")
+    failed, succeeded = events(box)
+    assert failed["payload"]["summary"] == "Backup failed"
+    assert failed["payload"]["custom_details"]["run"] == "book"
+    assert failed["dedup_key"] == succeeded["dedup_key"] == "backup"
+    assert succeeded["event_action"] == "resolve"
+
+
+@pytest.mark.once
+def test_run_reads_its_key_from_a_pipe(box, monkeypatch):
+    monkeypatch.delenv("PAGERDUTY_ROUTING_KEY")
+    done = shell("pdpyras run --key-file <(echo the-key) -- sh -c 'exit 3'")
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert events(box)[0]["routing_key"] == "the-key"
+
+
+@pytest.mark.parametrize(
+    "command, status",
+    [
+        (["sh", "-c", "exit 255"], 255),
+        (["sh", "-c", "kill -KILL $$"], 137),
+        (["sh", "-c", "kill -SEGV $$"], 139),
+        (["/no/such/program"], 127),
+        ([ROOT], 126),
+        (["--", "x"], 127),
+    ],
+)
+@pytest.mark.once
+def test_run_tells_the_status_as_a_shell_does(command, status, box):
+    assert pdpyras("run", "--", *command).returncode == status
+    (event,) = events(box)
+    details = event["payload"]["custom_details"]
+    assert details["exit_status"] == status
+    if status == 137:
+        assert details["signal"] == "SIGKILL"
+
+
+@pytest.mark.once
+def test_run_ends_what_takes_too_long(box):
+    done = pdpyras("run", "--timeout", "0.2", "--", "sleep", "60")
+    assert done.returncode == 124
+    (event,) = events(box)
+    assert "(exit status 124)" in event["payload"]["summary"]
+    assert event["payload"]["custom_details"]["timeout"] == 0.2
+
+
+@pytest.mark.once
+def test_run_kills_what_does_not_end(monkeypatch):
+    monkeypatch.setattr(pdpyras_cli_run, "KILL_AFTER", 0.3)
+    script = b"trap '' TERM; while :; do sleep 0.05; done"
+    begun = time.monotonic()
+    outcome = pdpyras_cli_run.watch([b"sh", b"-c", script], 0.2)
+    assert (outcome.status, outcome.signal) == (124, "SIGKILL")
+    assert 0.4 < time.monotonic() - begun < SECONDS
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+@pytest.mark.once
+def test_run_passes_signals_on(name, box):
+    script = (
+        f"trap 'echo caught; exit 9' {name[3:]}; echo ready; "
+        "while :; do sleep 0.02; done"
+    )
+    with started(*PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        await_text(process.stdout, b"ready")
+        process.send_signal(getattr(signal, name))
+        assert await_text(process.stdout, b"caught")
+        assert process.wait(SECONDS) == 9
+    assert [e["event_action"] for e in events(box)] == ["trigger"]
+
+
+def test_run_of_what_a_signal_ends(box):
+    with started(
+        *PDPYRAS, "run", "--", "sh", "-c", "echo ready; exec sleep 60"
+    ) as process:
+        await_text(process.stdout, b"ready")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 128 + signal.SIGTERM
+    (event,) = events(box)
+    assert event["payload"]["custom_details"]["signal"] == "SIGTERM"
+
+
+@pytest.mark.once
+def test_run_leaves_ignored_signals_ignored(box):
+    script = (
+        "import signal, subprocess, sys; "
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "sys.exit(subprocess.call(sys.argv[1:], restore_signals=False))"
+    )
+    child = "import signal; print(repr(signal.getsignal(signal.SIGHUP)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *PDPYRAS, "run", "--"]
+        + [sys.executable, "-c", child],
+        stdout=subprocess.PIPE,
+        timeout=SECONDS,
+    )
+    assert b"SIG_IGN" in done.stdout
+    plain = pdpyras("run", "--", sys.executable, "-c", child)
+    assert b"SIG_DFL" in plain.stdout
+
+
+WITH_TERMINAL = (
+    "import fcntl, os, sys, termios; os.setsid(); "
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+@contextlib.contextmanager
+def at(terminal, *command):
+    """A process whose controlling terminal this is."""
+    with started(
+        *(sys.executable, "-c", WITH_TERMINAL, *command),
+        stdin=terminal.slave,
+        stdout=terminal.slave,
+        stderr=terminal.slave,
+    ) as process:
+        yield process
+
+
+@pytest.mark.once
+def test_run_gives_its_command_a_terminal_for_stderr(box, terminal):
+    script = "test -t 2 && echo a-terminal >&2; printf 'a\\nb\\n' >&2; exit 3"
+    with at(terminal, *PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        terminal.read_until(b"b\r\n")
+        assert process.wait(SECONDS) == 3
+    assert b"a-terminal\r\na\r\nb\r\n" in terminal.shown  # Not \r\r\n.
+    details = events(box)[0]["payload"]["custom_details"]
+    assert details["stderr"] == "a-terminal\na\nb"
+
+
+@pytest.mark.once
+def test_run_tells_nobody_of_an_interrupt_at_the_terminal(box, terminal):
+    script = (
+        "trap 'echo once >&2; exit 5' INT; echo ready; "
+        "while :; do sleep 0.1; done"
+    )
+    with at(terminal, *PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        terminal.read_until(b"ready")
+        os.write(terminal.master, b"\x03")
+        terminal.read_until(b"once")
+        assert process.wait(SECONDS) == 5
+    assert terminal.shown.count(b"once") == 1
+    assert events(box) == []
+
+
+@pytest.mark.once
+def test_run_leaves_the_stderr_of_those_that_outlive_it(box, tmp_path):
+    done = tmp_path / "done"
+    script = (
+        f"(sleep 0.7; echo late >&2 && echo ok > '{done}') > /dev/null & "
+        "echo early >&2"
+    )
+    begun = time.monotonic()
+    with started(*PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        assert process.wait(SECONDS) == 0
+        assert process.stderr.read() == b"early\nlate\n"
+        assert time.monotonic() - begun > 0.6
+    assert done.read_text() == "ok\n"
+
+
+@pytest.mark.once
+def test_run_passes_on_more_than_a_pipe_holds(box):
+    child = (
+        "import os; data = bytes(range(256)) * 4096\n"
+        "for fd in (1, 2):\n"
+        "    n = 0\n"
+        "    while n < len(data): n += os.write(fd, data[n:n + 65536])"
+    )
+    done = pdpyras("run", "--", sys.executable, "-c", child)
+    whole = bytes(range(256)) * 4096
+    assert done.returncode == 0
+    assert done.stdout == whole and done.stderr == whole
+
+
+@pytest.mark.once
+def test_run_changes_nothing_of_the_environment(box, monkeypatch):
+    for name in [n for n in os.environ if n.startswith(("LC_", "LANG"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ODD", b"\xff\xfe".decode("utf-8", "surrogateescape"))
+    plain = subprocess.run(["env"], stdout=subprocess.PIPE)
+    watched = pdpyras("run", "--", "env")
+    assert b"ODD=\xff\xfe\n" in plain.stdout
+    assert watched.stdout == plain.stdout
+
+
+@pytest.mark.once
+def test_run_passes_open_files_on(box):
+    reader, writer = os.pipe()
+    child = "import os, sys; os.write(int(sys.argv[1]), b'inherited')"
+    command = [sys.executable, "-c", child, str(writer)]
+    done = pdpyras("run", "--", *command, pass_fds=[writer])
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert (done.returncode, file.read()) == (0, b"inherited")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("trouble", ["refused", "hangs", "400", "no key"])
+def test_run_changes_nothing_whatever_pagerduty_does(
+    trouble, api, monkeypatch
+):
+    options = ("--deadline", "1")
+    if trouble == "refused":
+        api.fault("refuse", stage="connect", times=9)
+    elif trouble == "hangs":
+        api.fault("stall", stage="status", times=9)
+    elif trouble == "400":
+        api.handler = lambda request: wire.Answer(400)
+    else:
+        monkeypatch.delenv("PAGERDUTY_ROUTING_KEY")
+    script = "echo out; echo err >&2; exit 3"
+    done = pdpyras("run", *options, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (3, b"out\n")
+    lines = done.stderr.splitlines()
+    assert b"err" in lines and len(lines) == 2
+    assert [line for line in lines if line.startswith(b"pdpyras: ")]
+
+
+@pytest.mark.once
+def test_run_keeps_the_event_where_there_is_an_outbox(
+    api, tmp_path, monkeypatch
+):
+    api.handler = lambda request: wire.Answer(
+        429, headers={"ratelimit-reset": "60"}
+    )
+    monkeypatch.setenv("PAGERDUTY_OUTBOX", str(tmp_path / "alerts.db"))
+    done = pdpyras("run", "--", "false")
+    assert (done.returncode, done.stderr) == (1, b"")
+    (event,) = map(json.loads, pdpyras("outbox", "list").stdout.splitlines())
+    assert event["event_action"] == "trigger"
+
+
+@pytest.mark.once
+def test_run_can_be_ended_while_it_tells(api):
+    told, end = threading.Event(), threading.Event()
+
+    def answer(request):
+        told.set()
+        end.wait(SECONDS)
+        return wire.Answer(202)
+
+    api.handler = answer
+    with started(*PDPYRAS, "run", "--", "sh", "-c", "exit 3") as process:
+        assert told.wait(SECONDS)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 3
+        assert b"Interrupted" in process.stderr.read()
+        end.set()
+
+
+def test_the_last_lines_hide_half_a_secret_at_the_cut():
+    tail = pdpyras_cli_run._Tail()
+    size = pdpyras_cli_run.MAX_TAIL
+    tail.add(b"first line\n" + b"x" * (2 * size) + b"end")
+    content = tail.content()
+    assert content.endswith(b"xend")
+    assert len(content) == size - pdpyras_cli_run.MAX_HALF_SECRET
+    tail.add(b"\n" + b"y\n" * size)
+    lines = pdpyras_cli_run.last_lines(tail.content(), 40, lambda text: text)
+    assert lines == "\n".join("y" * 40)
+
+
+# -- Completion ---------------------------------------------------------------
+
+
+def completed(*words):
+    """What bash offers for the last of these words."""
+    number = len(words) - 1
+    listed = " ".join(f"'{word}'" for word in words)
+    done = shell(
+        'eval "$(pdpyras completion bash)"\n'
+        f"COMP_WORDS=({listed}); COMP_CWORD={number}\n"
+        '_pdpyras; printf "%s\\n" "${COMPREPLY[@]}"\n'
+        "complete -p pdpyras >&2"
+    )
+    assert b"-F _pdpyras pdpyras" in done.stderr
+    return done.stdout.decode().split()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "words, offered",
+    [
+        (["pdpyras", "his"], ["history"]),
+        (["pdpyras", "--verb"], ["--verbose"]),
+        (["pdpyras", "list", "users", "--form"], ["--format"]),
+        (["pdpyras", "list", "--format", "j"], ["json", "jsonl"]),
+        (["pdpyras", "list", "--format", "=", "t"], ["tsv", "table"]),
+        (["pdpyras", "list", "--format", "="], "json jsonl csv tsv table ids"),
+        (["pdpyras", "trigger", "x", "--severity", "w"], ["warning"]),
+        (["pdpyras", "-p", "a=b", "outbox", "f"], ["flush"]),
+        (["pdpyras", "completion", ""], ["bash", "zsh", "fish", "--help"]),
+        (["pdpyras", "list", "--key-file", ""], []),
+        (["pdpyras", "list", "u"], []),
+        (["pdpyras", "run", "--timeo"], ["--timeout"]),
+        (["pdpyras", "run", "--", "printen"], ["printenv"]),
+        (["pdpyras", "run", "--", "sh", "x"], []),
+        (["pdpyras", "get", "list", "--si"], []),
+    ],
+)
+def test_bash_completes(words, offered):
+    if isinstance(offered, str):
+        offered = offered.split()
+    assert sorted(set(completed(*words))) == sorted(offered)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name, check", [("zsh", "-n"), ("fish", "-n")])
+def test_other_shells_can_read_their_completion(name, check, tmp_path):
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    script = tmp_path / "script"
+    script.write_bytes(pdpyras("completion", name).stdout)
+    done = subprocess.run(
+        [program, check, str(script)], stderr=subprocess.PIPE
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.once
+def test_fish_completes():
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("fish is not installed")
+    script = pdpyras("completion", "fish").stdout.decode()
+    for line, offered in (
+        ("pdpyras hist", "history"),
+        ("pdpyras list --format js", "json jsonl"),
+        ("pdpyras outbox fl", "flush"),
+    ):
+        done = subprocess.run(
+            [fish, "-c", f"{script}\ncomplete -C '{line}'"],
+            stdout=subprocess.PIPE,
+            timeout=SECONDS,
+        )
+        words = [w.split("\t")[0] for w in done.stdout.decode().splitlines()]
+        assert words == offered.split()
