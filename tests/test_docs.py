@@ -520,7 +520,7 @@ def test_the_first_page_leads_to_each_capability(
     article = article.partition("</article>")[0]
     for page in (
         *("history", "outbox", "guard", "deadlines", "signing_in"),
-        *("webhooks", "commandline"),
+        *("webhooks", "families", "commandline"),
     ):
         assert f'href="guide/{page}.html"' in article, page
     for page in ("faq", "glossary", "configuration", "sandbox", "migration"):
