@@ -68,6 +68,7 @@ from inspect import (
     isgeneratorfunction,
     signature,
 )
+from itertools import chain
 from operator import itemgetter
 from random import random
 from typing import (
@@ -88,6 +89,7 @@ from typing import (
     Optional,
     Pattern,
     Sequence,
+    Set,
     Tuple,
     Type,
     TypeVar,
@@ -844,6 +846,7 @@ def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
 #              lasts:END       its records last until then, and have no ids
 #              daysN           a period has at most N days
 #              seconds         its ends are whole seconds
+#              bulkN           it changes a list of at most N records
 #              sorted          it may be sorted by sort_by
 #              plain:NAME      a list parameter that is spelled without []
 #              comma:NAME      the same, its values joined by commas
@@ -1004,7 +1007,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/incident_workflows/{id}/instances": "POST=incident_workflow_instance",
     "/incidents":
         ("GET,offset,history:created_at,days180,sorted,comma:sort_by "
-         "POST,from PUT,from"),
+         "POST,from PUT,from,bulk250"),
     "/incidents/count": "GET=-",
     "/incidents/custom_fields": "GET=fields POST=field",
     "/incidents/custom_fields/{field_id}": "GET=field PUT=field DELETE",
@@ -1027,7 +1030,7 @@ _ENDPOINTS: Dict[str, str] = {
      "/field_options/{field_option_id}"):
         "GET PUT DELETE",
     "/incidents/{id}": "GET PUT,from",
-    "/incidents/{id}/alerts": "GET,offset PUT,from",
+    "/incidents/{id}/alerts": "GET,offset PUT,from,bulk250",
     "/incidents/{id}/alerts/{alert_id}": "GET PUT,from",
     "/incidents/{id}/business_services/impacts": "GET=services,cursor",
     "/incidents/{id}/business_services/{business_service_id}/impacts": "PUT=-",
@@ -1104,7 +1107,7 @@ _ENDPOINTS: Dict[str, str] = {
     "/oncalls": "GET,offset,history:start,lasts:end",
     "/paused_incident_reports/alerts": "GET=paused_incident_reporting_counts?",
     "/paused_incident_reports/counts": "GET=paused_incident_reporting_counts",
-    "/priorities": "GET,offset",
+    "/priorities": "GET,offset PUT,bulk250",
     "/recommendations/event_orchestrations/rules":
         "GET=recommended_rules,cursor,max50",
     ("/recommendations/event_orchestrations/services/{service_id}"
@@ -1337,6 +1340,8 @@ class _Operation(NamedTuple):
     media_type: str = ""
     #: The host, where it is not that of the REST API, or empty.
     host: str = ""
+    #: Records that one request changes at most; 0: it takes no list.
+    max_bulk: int = 0
 
 
 _Wrapper = Optional[str]
@@ -1384,11 +1389,11 @@ def _parse_other_note(note: str, text: str) -> Dict[str, Any]:
         return dict(zip(("time_field", "id_field"), values))
     if name == "lasts":
         return {"end_field": values[0]}
-    number = re.fullmatch("(max|days)([0-9]+)", note)
+    number = re.fullmatch("(max|days|bulk)([0-9]+)", note)
     if number is None:
         raise ValueError(f"unknown note {note!r} in {text!r}")
-    field = "max_limit" if number.group(1) == "max" else "max_days"
-    return {field: int(number.group(2))}
+    field = {"max": "max_limit", "days": "max_days", "bulk": "max_bulk"}
+    return {field[number.group(1)]: int(number.group(2))}
 
 
 def _wrapper_entry(wrappers: str) -> _WrapperEntry:
@@ -1461,8 +1466,10 @@ _PREFIXES_WITH_MEDIA_TYPE = tuple(
 )
 
 
-def _has_own_media_type(url: str) -> bool:
-    """May an answer of this URL have a media type of its own?"""
+def _is_special(session: Any, url: str) -> bool:
+    """May a request want a media type, or a key, of its own?"""
+    if getattr(session, "client_incident_keys", False):
+        return True
     # Most have none, and need not be looked up for that.
     for prefix in _PREFIXES_WITH_MEDIA_TYPE:  # noqa: SIM110 (it is faster)
         if prefix in url:
@@ -2177,10 +2184,12 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
 
     :ivar progress: of the attempt that they are for (see ``_Progress``)
     :ivar has_own_token: does the token come from the session's credential?
+    :ivar incident_key: made by this client, for what the request creates
     """
 
     progress: Any = None
     has_own_token = False
+    incident_key: Optional[str] = None
 
 
 # Keyword arguments in which callers may pass credentials, and the names of
@@ -2825,6 +2834,46 @@ def _blocks(data: Any) -> Iterator[Any]:
 
 
 # ---------------------------------------------------------------------------
+# Incident keys
+# ---------------------------------------------------------------------------
+#
+# The API refuses a second open incident with the same key on a service. With
+# a key that nobody else knows, a request to create one can be repeated.
+
+_CREATION = ("POST", "/incidents")
+
+
+def _keyed_incident(body: Any) -> Tuple[Any, Optional[str]]:
+    """The body that creates an incident, with a key if it has none.
+
+    :returns: the body, and the key that was made
+    """
+    incident = body.get("incident") if isinstance(body, dict) else None
+    if not isinstance(incident, dict) or incident.get("incident_key"):
+        return body, None
+    key = os.urandom(16).hex()
+    return dict(body, incident=dict(incident, incident_key=key)), key
+
+
+def _answer_or_incident(
+    session: Any, response: Any, key: str, deadline: Optional[_Deadline]
+) -> Response:
+    """The last answer; or the incident that exists, if it is why that refuses.
+
+    It was created by an earlier attempt of these.
+    """
+    if response.status_code == 400:
+        options = {} if deadline is None else {"deadline": deadline}
+        query = {"incident_key": key, "date_range": "all"}
+        found = session.get("/incidents", params=query, **options)
+        for incident in unwrap(found, "incidents") if found.ok else ():
+            if incident.get("incident_key") == key:
+                place = f"/incidents/{incident['id']}"
+                return cast(Response, session.get(place, **options))
+    return cast(Response, response)
+
+
+# ---------------------------------------------------------------------------
 # Retrying
 # ---------------------------------------------------------------------------
 
@@ -3089,7 +3138,13 @@ class _Attempts:
         self._met_stale_connection = False
         self._has_renewed = False
         self._headers = options.get("headers") or {}
+        # With it, the API refuses to do what is done already.
+        self.incident_key = getattr(self._headers, "incident_key", None)
+        self._repeats_writes = (
+            session.retry_ambiguous_writes or self.incident_key is not None
+        )
         self.is_immediate = False  # No pause before the next attempt.
+        self.is_repeated = False  # This is not the first one.
         self._deadline = deadline
         self.progress = _Progress()
         self.progress.deadline = deadline
@@ -3098,6 +3153,7 @@ class _Attempts:
     def begin_again(self) -> None:
         """Prepare for the next attempt: the body is sent once more."""
         self.is_immediate = False
+        self.is_repeated = True
         self.progress.begin()
         self._body.rewind()
 
@@ -3120,7 +3176,7 @@ class _Attempts:
             ) from error
         if is_sent and not self._is_idempotent:
             self._may_be_done = True
-            if not self._session.retry_ambiguous_writes:
+            if not self._repeats_writes:
                 raise PDClientError(
                     f"{self._endpoint}: {reason} The API may or may not have "
                     "carried the request out. It is not repeated, because "
@@ -3208,6 +3264,15 @@ class _Attempts:
         )
         return wait
 
+    def outcome(self, response: Any) -> Response:
+        """What the caller gets for the last answer."""
+        key = self.incident_key
+        if key is None or not self.is_repeated:
+            return cast(Response, response)
+        return _answer_or_incident(
+            self._session, response, key, self._deadline
+        )
+
     def _renews_credential(self) -> bool:
         """Let a credential renew its token, once in a call."""
         credential = self._session._credential
@@ -3225,13 +3290,15 @@ class _Attempts:
         session = self._session
         if status in session.retry:
             is_ambiguous = status in (502, 504) and not self._is_idempotent
-            if is_ambiguous and not session.retry_ambiguous_writes:
+            if is_ambiguous and not self._repeats_writes:
                 return False
             return self._may_retry_status(status, session.retry[status])
         if status == 408:  # The server did not take the request.
             return self._may_retry_status(status, session.max_network_attempts)
         if status in _GATEWAY_STATUSES and self._method == "GET":
             return session.retry_reads and self._may_retry_status(status, 3)
+        if status in (502, 504) and self.incident_key is not None:
+            return self._may_retry_status(status, 3)
         return status == 429
 
     def _is_sent(self, error: BaseException) -> bool:
@@ -7093,7 +7160,7 @@ class PDSession(_FastTransport, _Transport):
             options["params"] = self.normalize_params(given)
         if isinstance(options.get("json"), (dict, list, tuple)):
             options["json"] = self._spell_body(options["json"])
-        if given or self.early_access or _has_own_media_type(full_url):
+        if given or self.early_access or _is_special(self, full_url):
             self._fit_to_endpoint(method, full_url, options, given)
         return options
 
@@ -7186,7 +7253,7 @@ class PDSession(_FastTransport, _Transport):
                 self.postprocess(response)
                 pause = attempts.after_response(response)
                 if pause is None:
-                    return cast(Response, response)
+                    return attempts.outcome(response)
                 wait = pause
                 if response.status_code == 429:
                     sleep = self._gate.sleep
@@ -7838,6 +7905,75 @@ class _Collections(PDSession):
 
 
 # ---------------------------------------------------------------------------
+# Bulk updates
+# ---------------------------------------------------------------------------
+
+
+#: An item, the record that it became, and the exception of its batch.
+_Update = Tuple[Any, Any, Optional[Exception]]
+
+
+def _id_of_item(item: Any) -> Optional[str]:
+    name = item.get("id") if isinstance(item, abc.Mapping) else None
+    return str(name) if name else None
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[List[Any]]:
+    """The items in their order, as many at a time as a request may have.
+
+    No batch has an id twice: what becomes of such a record is not documented.
+    An item without an id is alone.
+    """
+    batch: List[Any] = []
+    names: Set[Optional[str]] = {None}
+    for item in items:
+        name = _id_of_item(item)
+        if batch and name in names:
+            yield batch
+            batch, names = [], {None}
+        batch.append(item)
+        names.add(name)
+        if name is None or len(batch) == size:
+            yield batch
+            batch, names = [], {None}
+    if batch:
+        yield batch
+
+
+def _update_batch(
+    put: Callable[[List[Any]], Tuple[Any, Any]], batch: List[Any]
+) -> Iterator[_Update]:
+    """Send a batch; in halves, if the API finds it too large."""
+    if _id_of_item(batch[0]) is None:
+        shown = truncate_text(repr(batch[0]))
+        text = f"An update must be a dict with an id, not {shown}."
+        yield batch[0], None, ValueError(text)
+        return
+    found: Dict[Optional[str], Any] = {}
+    failure: Optional[Exception] = None
+    response = None
+    try:
+        response, records = put(batch)
+        found = {_id_of_item(record): record for record in records}
+    except PDHTTPError as error:
+        if error.response.status_code == 413 and len(batch) > 1:
+            middle = (len(batch) + 1) // 2
+            yield from _update_batch(put, batch[:middle])
+            yield from _update_batch(put, batch[middle:])
+            return
+        failure = error
+    except (PDClientError, TypeError, ValueError) as error:
+        failure = error
+    for item in batch:
+        name = _id_of_item(item)
+        if failure is None and name not in found:
+            missing = f"the updated record {name}"
+            yield item, None, _schema_error(response, missing, "none")
+        else:
+            yield item, found.get(name), failure
+
+
+# ---------------------------------------------------------------------------
 # APISession
 # ---------------------------------------------------------------------------
 
@@ -7890,6 +8026,10 @@ class APISession(_Collections):
 
     #: E-mail address that is sent as ``From``, or None.
     default_from: Optional[str] = None
+    #: True gives a new incident an ``incident_key``, unless it has one or is
+    #: given as text. If the API's answer is lost, it is asked again, and the
+    #: incident that exists is returned.
+    client_incident_keys: bool = False
     #: Requests made, by ``METHOD path``.
     api_call_counts: Dict[str, int]
     #: Seconds spent waiting for answers, by ``METHOD path``.
@@ -7901,6 +8041,7 @@ class APISession(_Collections):
         "_subdomain",
         "api_call_counts",
         "api_time",
+        "client_incident_keys",
         "default_from",
         "default_page_size",
         "prefetch",
@@ -8073,6 +8214,9 @@ class APISession(_Collections):
             headers["Accept"] = operation.media_type
         if given and (operation.plain_params or operation.comma_params):
             options["params"] = _unbracket(given, options["params"], operation)
+        if self.client_incident_keys and (method, path) == _CREATION:
+            options["json"], key = _keyed_incident(options.get("json"))
+            options["headers"].incident_key = key
 
     # -- Profiling ----------------------------------------------------------
 
@@ -8242,6 +8386,49 @@ class APISession(_Collections):
         """
         located, options, _ = _wrapped_request(self, "DELETE", url, kwargs)
         return self.delete(located, **options)
+
+    @_checks_names
+    def update_all(
+        self, url: str, items: Iterable[Any], batch_size: int = 250
+    ) -> Iterator[_Update]:
+        """Update any number of records, many with each request.
+
+        It is for the endpoints that take a list: ``incidents``,
+        ``incidents/{id}/alerts`` and ``priorities``. A request is made when
+        its first result is asked for. A batch that the API finds too large
+        is sent in halves; one that fails does not stop the others.
+
+        :param url: path or URL of the records
+        :param items: what to change of each: dicts with ``id``
+        :param batch_size: records to send with each request; of more than
+            the endpoint takes, as many are sent as it does
+        :returns: iterator over each item in order, with the record that it
+            became (or None), and the exception of its batch (or None)
+        :raises URLError: the endpoint takes no list
+        :raises ValueError: the batch size is no positive int
+        """
+        url = _url_of(url)
+        path = self.canonical_path(url)
+        operation = _operation("PUT", path)
+        if operation is None or not operation.max_bulk:
+            raise URLError(
+                f"PUT {path} takes no list of records. Use rput for each."
+            )
+        size = _whole_number("batch_size", batch_size, 1)
+        put = partial(self._put_list, url, operation)
+        batches = _batches(iter(items), min(size, operation.max_bulk))
+        return chain.from_iterable(map(partial(_update_batch, put), batches))
+
+    def _put_list(
+        self, url: str, operation: _Operation, batch: List[Any]
+    ) -> Tuple[Response, List[Any]]:
+        body = {operation.request: batch} if operation.request else batch
+        response = self.put(url, json=body)
+        records = unwrap(successful_response(response), operation.response)
+        if not isinstance(records, list):
+            kind = type(records).__name__
+            raise _schema_error(response, "a list of records", kind)
+        return response, records
 
     @_checks_names
     def persist(

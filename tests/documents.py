@@ -54,6 +54,7 @@ SMALL_DECISIONS = script.Decisions(
     periods={
         "POST /harvests/search": ("history:picked_at", "it is in the body")
     },
+    unlisted={"/probes/{id}": ("PUT,bulk9", "other clients send it")},
 )
 
 Described = Dict[str, Any]

@@ -45,7 +45,7 @@ OPERATION = re.compile(
     r"(?P<method>[A-Z]+)"
     r"(?:=(?P<names>-|\w+\??|(?:-|\w+):(?:-|\w+\??)))?"
     r"(?P<notes>(?:,(?:offset|cursor|after|starting_after|scim|from|max\d+"
-    r"|history:\w+(?::\w+)?|lasts:\w+|days\d+|seconds|sorted"
+    r"|history:\w+(?::\w+)?|lasts:\w+|days\d+|seconds|sorted|bulk\d+"
     r"|(?:plain|comma):\w+|early:[\w-]+"
     r"|accept:[\w/+]+|host:[\w.]+))*)",
     re.ASCII,
@@ -497,6 +497,9 @@ def test_no_row_is_dead():
         ("GET", "/standards/scores/{resource_type}", "plain:ids"),
         ("GET", "/incidents", "comma:sort_by"),
         ("PUT", "/incidents", "from"),
+        ("PUT", "/incidents", "bulk250"),
+        ("PUT", "/incidents/{id}/alerts", "bulk250"),
+        ("PUT", "/priorities", "bulk250"),
     ],
 )
 def test_sampled_notes(method, path, note):
@@ -511,6 +514,8 @@ def test_sampled_notes(method, path, note):
         ("GET", "/users", "from"),
         ("GET", "/users", "plain"),
         ("GET", "/incidents", "plain"),
+        ("PUT", "/incidents/{id}", "bulk"),
+        ("PUT", "/incidents/{id}/merge", "bulk"),
     ],
 )
 def test_notes_that_are_not_there(method, path, note):
@@ -602,6 +607,7 @@ def test_every_operation_is_of_a_document_or_was_decided(table):
             table.decisions.prose_only,
             table.decisions.historic,
             table.decisions.added,
+            table.decisions.unlisted,
         )
         for path, (value, _) in rows.items()
         if path in known
@@ -674,6 +680,16 @@ def test_every_largest_page_has_its_note(api):
         noted = {int(note[3:]) for note in notes if note.startswith("max")}
         paged = notes.intersection(STYLES)
         assert noted == (sizes - {100} if paged else set()), endpoint
+
+
+@each_document
+def test_every_list_that_is_updated_has_its_note(api):
+    for endpoint, method, _, described, notes in with_notes(api):
+        text = described.get("description", "")
+        stated = re.findall(r"maximum of (\d+) \w+ may be updated", text)
+        noted = [note[4:] for note in notes if note.startswith("bulk")]
+        assert noted == stated, endpoint
+        assert not stated or method == "put", endpoint
 
 
 @each_document
@@ -1354,7 +1370,7 @@ def test_what_the_table_cannot_say_is_refused(
 
 # What the small document says, written down by reading it.
 SMALL_TABLE = {
-    "/beds": "GET,offset,max250 POST,from PUT,from",
+    "/beds": "GET,offset,max250 POST,from PUT,from,bulk40",
     "/beds/count": "GET=-",
     "/beds/summary": "GET=-",
     "/beds/{id}": "GET PUT DELETE",
@@ -1370,7 +1386,7 @@ SMALL_TABLE = {
     "/labels/{id}/robots": "GET,offset",
     "/nurseries": "GET=saplings,cursor",
     "/pots": "GET,offset POST",
-    "/probes/{id}": "GET=probe_readings?",
+    "/probes/{id}": "GET=probe_readings? PUT,bulk9",
     "/robots": "GET,early:garden-robots PATCH=robots:-,early:garden-robots",
     "/skills/{id}": "GET=-",
     "/sprinklers": "GET,after",
@@ -1647,6 +1663,18 @@ def test_a_row_that_was_added_goes_once_the_document_lists_its_path():
     document["paths"].update(PONDS)
     table = script.derived_table(documents_, decisions)
     assert table["/ponds"] == "GET,offset"
+
+
+def test_an_unlisted_operation_has_a_row_until_it_is_listed(tmp_path, capsys):
+    given = SMALL_API.decisions
+    (path,) = given.unlisted
+    value, _ = given.unlisted[path]
+    table = script.derived_table(SMALL.documents, given)
+    assert table[path].endswith(f" {value}")
+    changed = copy.deepcopy(SMALL_API.document)
+    changed["paths"][path]["put"] = changed["paths"]["/beds"]["put"]
+    assert run_small(saved(tmp_path, changed)) == 2
+    assert f"rows to take out: {path}" in capsys.readouterr().err
 
 
 def test_list_parameters_are_compared_name_by_name(

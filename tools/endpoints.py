@@ -38,9 +38,10 @@ two shows as a difference.
 Where a document contradicts itself the script stops and asks for a row in
 ``JUDGEMENTS``. A path that no document lists any longer goes, unless it is
 given a row in ``HISTORIC``; one that none lists yet has a row in
-``ADDED`` until it does. A list that comes by period, but whose records have no
-one time, needs a row in ``PERIODS``. The reasons stand here and nowhere else.
-A new kind of note is one function, named in ``NOTES``.
+``ADDED`` until it does, and an operation one in ``UNLISTED``. A list that
+comes by period, but whose records have no one time, needs a row in
+``PERIODS``. The reasons stand here and nowhere else. A new kind of note is one
+function, named in ``NOTES``.
 """
 
 import argparse
@@ -298,6 +299,16 @@ PERIODS: Dict[str, Tuple[str, str]] = {
 }
 
 
+# Operations that are not listed at their path of the document.
+_PRIORITIES = (
+    "5.x documents that it takes a list; how long that may be is not known, "
+    "so it is as at the other two"
+)
+UNLISTED: Dict[str, Tuple[str, str]] = {
+    "/priorities": ("PUT,bulk250", _PRIORITIES),
+}
+
+
 class Decisions(NamedTuple):
     """All that was decided by people, about the documents of one table."""
 
@@ -307,10 +318,11 @@ class Decisions(NamedTuple):
     historic: Dict[str, Tuple[str, str]]
     added: Dict[str, Tuple[str, str]]
     periods: Dict[str, Tuple[str, str]] = {}
+    unlisted: Dict[str, Tuple[str, str]] = {}
 
 
 DECISIONS = Decisions(
-    JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC, ADDED, PERIODS
+    JUDGEMENTS, REPLACED, PROSE_ONLY, HISTORIC, ADDED, PERIODS, UNLISTED
 )
 
 
@@ -760,6 +772,15 @@ def period_notes(operation: Operation) -> List[str]:
     return notes
 
 
+def bulk_notes(operation: Operation) -> List[str]:
+    """Return the note about how many records one request may change."""
+    stated = re.search(
+        r"maximum of (\d+) \w+ may be updated at a time",
+        operation.described.get("description", ""),
+    )
+    return [f"bulk{stated.group(1)}"] if stated else []
+
+
 # All kinds of notes, in the order in which they stand in a row.
 NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
     page_notes,
@@ -769,6 +790,7 @@ NOTES: Tuple[Callable[[Operation], List[str]], ...] = (
     from_notes,
     media_notes,
     host_notes,
+    bulk_notes,
 )
 
 
@@ -885,6 +907,12 @@ def refuse_stale_rows(paths: Dict[str, Listed], decisions: Decisions) -> None:
         if tuple(endpoint.split(" ")) not in described
     ]
     stale += [path for path in decisions.replaced if path not in paths]
+    stale += [
+        path
+        for path, (value, _) in decisions.unlisted.items()
+        if path not in paths
+        or re.split("[=,]", value)[0].lower() in paths[path].methods
+    ]
     stale += [path for path in decisions.historic if path in paths]
     stale += [
         path
@@ -922,6 +950,8 @@ def derived_table(
             rows[path] = derived_row(
                 document, path, item, decisions.judgements, decisions.periods
             )
+    for path, (value, _) in decisions.unlisted.items():
+        rows[path] += f" {value}"
     for path in rows:
         if not PATH.fullmatch(path):
             raise DocumentError(f"not for a row of the table: {path!r}")

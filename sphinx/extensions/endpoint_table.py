@@ -128,6 +128,8 @@ def _also(operation: Any) -> str:
     notes = []
     if operation.from_required:
         notes.append("From")
+    if operation.max_bulk:
+        notes.append(f"up to {operation.max_bulk} at once")
     if operation.early_access:
         notes.append(f"early access: {operation.early_access}")
     if operation.host:
