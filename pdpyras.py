@@ -4462,7 +4462,7 @@ class _HistoryList:
         self.path = path
         self.operation = operation
         self.has_total = operation.pagination in ("", "offset")
-        self._pairs, self._json, self._limit = pairs, json, limit
+        self._pairs, self._json, self.page_size = pairs, json, limit
         self._fetch = fetch
 
     def query(self, since: int, until: int, sort_by: str) -> _PagePosition:
@@ -4478,7 +4478,7 @@ class _HistoryList:
             pairs += [("since", begin), ("until", end)]
             pairs += [("sort_by", sort_by)] if sort_by else []
         kind = _PAGE_POSITIONS[self.operation.pagination]
-        return kind(self.path, pairs, self._limit, self.has_total, body)
+        return kind(self.path, pairs, self.page_size, self.has_total, body)
 
     def first_time(self) -> Optional[int]:
         """Since when there are records; None: there is none at all."""
@@ -4707,7 +4707,8 @@ class _HistoryReader:
         self._workers = _Workers(ahead) if ahead else None
         self._windows: List[_Window] = []  # that are still to be given
         self._given = 0  # windows
-        self._held = 0  # records of the window that is being given
+        # What is still to be given of the window before them.
+        self._rest: List[Tuple[_RecordKey, Any]] = []
 
     # -- Requests -----------------------------------------------------------
 
@@ -4732,7 +4733,10 @@ class _HistoryReader:
 
     def close(self) -> None:
         self.closed.set()
+        for window in self._windows:
+            window.reading = None  # Splits and windows name each other.
         self._windows.clear()
+        self._rest.clear()
         if self._workers is not None:
             self._workers.close()
 
@@ -4761,9 +4765,11 @@ class _HistoryReader:
                 yield window
 
     def read(self) -> Iterator[List[Tuple[_RecordKey, Any]]]:
-        """The records of the windows: lists, each with its last one first."""
+        """The records of the windows: lists, each with its last one first.
+
+        Whoever gets a list takes the records out of it.
+        """
         while self._windows:
-            self._held = 0
             window = self._next_window()
             if window is None:
                 continue
@@ -4772,10 +4778,11 @@ class _HistoryReader:
                 self._again(window, "it changed each time while it was read")
                 continue
             self._take(window)
-            self._held = len(records)
+            records.sort(key=itemgetter(0), reverse=True)
+            self._rest = records
             self.look_ahead()
             if records:
-                yield sorted(records, key=itemgetter(0), reverse=True)
+                yield records
 
     def _take(self, window: _Window) -> None:
         del self._windows[0]
@@ -4886,27 +4893,59 @@ class _HistoryReader:
             return
         if self._process != os.getpid():
             self._after_fork()
-        limit = int(ITERATION_LIMIT)
-        room = 2 * limit - self._held
+        limit, room = int(ITERATION_LIMIT), self._room()
         index = unanswered = 0
-        while room > 0 and index < min(len(self._windows), 2 * self._ahead):
-            reading = self._ask(self._windows[index])
+        while index < min(len(self._windows), 2 * self._ahead):
+            window = self._windows[index]
+            if window.reading is None and not self._has_room_for_first(room):
+                return
+            room += self._size(window.reading)
+            reading = self._ask(window)
             if not reading.first.is_done:
                 unanswered += 1
                 if unanswered >= self._ahead:
                     return
-                # Of a list with cursors all records may be on their way.
-                room -= 0 if self.source.has_total else limit
-            elif self._is_too_large(self._windows[index]):
+            elif self._is_too_large(window):
                 self._split(index)
+                del reading  # Let go of it before others are asked for.
                 continue
-            elif reading.first.has_failed or reading.total > limit:
-                return  # until it is needed
-            else:
-                room -= reading.total
-                if room >= 0:
-                    reading.ask_rest()
+            elif reading.first.has_failed or reading.total > min(room, limit):
+                return  # until it is needed, or there is room for it
+            elif not unanswered:
+                reading.ask_rest()
+            room -= self._size(reading)
             index += 1
+
+    def _room(self) -> int:
+        """Records that may be asked for beside those that are."""
+        readings = [window.reading for window in self._windows]
+        held = len(self._rest) + sum(map(self._size, readings))
+        return 2 * int(ITERATION_LIMIT) - held
+
+    def _size(self, reading: Optional[_Reading]) -> int:
+        """Records that a reading holds, or will hold."""
+        if reading is None:
+            return 0
+        if not self.source.has_total and not reading.first.is_done:
+            return int(ITERATION_LIMIT)  # All may be on their way.
+        if self.source.has_total and reading.rest is None:
+            return self.source.page_size
+        return 0 if reading.first.has_failed else reading.total
+
+    def _has_room_for_first(self, room: int) -> bool:
+        """May one more window be asked for?
+
+        The first pages of windows that are not read yet must leave room for
+        the window that is given next.
+        """
+        limit = int(ITERATION_LIMIT)
+        if not self.source.has_total:
+            return room >= limit
+        first_pages = self.source.page_size * sum(
+            window.reading is not None and window.reading.rest is None
+            for window in self._windows
+        )
+        return self.source.page_size <= min(room, limit - first_pages)
 
     # -- Records ------------------------------------------------------------
 
@@ -5247,7 +5286,7 @@ def _lists_behind(
         reader.begin(since, place.until, is_first)
     for records in reader.read():
         if last is not None:
-            records = [item for item in records if item[0] > last]
+            records[:] = [item for item in records if item[0] > last]
         yield total, records
 
 

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import threading
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 
 import pdpyras
 from pdpyras_sandbox import Sandbox
+from tests import wire
 from tests.support import KEY, ROOT, may_fork, needs_fork, some
 
 pytestmark = pytest.mark.ends
@@ -1093,31 +1095,116 @@ def test_the_next_window_is_read_while_one_is_given():
             given.close()
 
 
-@pytest.mark.once
-def test_no_more_than_two_windows_are_read_ahead():
-    if os.getloadavg()[0] > 1.5:
-        # How many first pages there are besides depends on the pace.
-        pytest.skip("its bound is for a machine with nothing else to do")
-    instants = [START + n * SECOND // 8 for n in range(4000)]
-    received = []
-    with Sandbox() as box:
-        fill(box, "log_entries", "created_at", instants)
-        with session_on(box) as session:
-            session.hooks["response"].append(
-                lambda r, **options: received.append(
-                    len(r.json()["log_entries"])
-                )
-            )
-            until = START + 500 * SECOND
-            given = history(session, START, until, prefetch=16)
-            next(given)
-            before = -1
-            while before != len(received):
-                before = len(received)
-                pdpyras.time.sleep(0.5)
-            given.close()
-    # Besides those of two windows, the first pages of some.
-    assert LIMIT < sum(received) <= 2 * LIMIT + 20 * (2 * 16 + 6)
+class Record(dict):
+    """A record whose class counts how many of them there are, and were."""
+
+    live = most = 0
+    lock = threading.RLock()  # It may be freed while another one is made.
+
+    def __init__(self, content):
+        super().__init__(content)
+        with Record.lock:
+            Record.live += 1
+            Record.most = max(Record.most, Record.live)
+
+    def __del__(self):
+        with Record.lock:
+            Record.live -= 1
+
+
+class OfCountedRecords(pdpyras.APISession):
+    def get(self, url, **options):
+        response = super().get(url, **options)
+
+        def count(content):
+            return Record(content) if "id" in content else content
+
+        # It must not hold the response, whose end the counting waits for.
+        response.json = partial(json.loads, response.text, object_hook=count)
+        return response
+
+
+def pages_of(path, instants, pause):
+    """A handler that answers with records of these times, after a pause."""
+    wrapper, field = {
+        "log_entries": ("log_entries", "created_at"),
+        "audit/records": ("records", "execution_time"),
+    }[path]
+
+    def handle(request):
+        query = dict(request.query)
+        since, until = instant(query["since"]), instant(query["until"])
+        found = [n for n, when in enumerate(instants) if since <= when < until]
+        start = int(query.get("cursor", query.get("offset", 0)))
+        end = start + int(query["limit"])
+        page = [
+            {"id": f"P{n:06}", field: spell(instants[n])}
+            for n in found[start:end]
+        ]
+        more = end < len(found)
+        pause()
+        answer = {"limit": 20, "next_cursor": str(end) if more else None}
+        if wrapper == "log_entries":
+            answer = {"more": more, "total": len(found)}
+        return wire.Answer(json=dict(answer, **{wrapper: page}))
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "path, prefetch, is_resumed",
+    [
+        ("log_entries", 0, False),
+        ("log_entries", 1, True),
+        ("log_entries", 16, False),
+        ("log_entries", 16, True),
+        ("audit/records", 0, True),
+        ("audit/records", 16, False),
+    ],
+)
+def test_no_more_than_two_windows_are_in_memory(
+    server, path, prefetch, is_resumed
+):
+    """Consumer and server are slow by turns; at no moment there are more."""
+    rnd = random.Random(3)
+    instants = [START + n * SECOND // 8 for n in range(900)]
+    pauses = [0, 0, 0, 0.001, 0.01]
+    server.handler = pages_of(
+        path, instants, lambda: pdpyras.time.sleep(rnd.choice(pauses))
+    )
+    with session_on(server, OfCountedRecords) as session:
+        asked = START, START + 120 * SECOND, path
+        if is_resumed:
+            beginning = history(session, *asked)
+            list(itertools.islice(beginning, 30))
+            position = beginning.position
+            beginning.close()
+            del beginning
+        else:
+            position = None
+        assert Record.live == 0
+        Record.most = 0
+        given = history(session, *asked, prefetch=prefetch, resume=position)
+        count = 0
+        for count, _ in enumerate(given, 1):
+            if count % 70 == 1:
+                wait_for_quiet(server)
+        assert count == 900 - 30 * is_resumed
+        del given, _
+    # Beyond them: the record in the consumer's hands, and of a list with
+    # cursors the page that shows that there are too many.
+    has_cursors = path == "audit/records"
+    assert Record.most <= 2 * LIMIT + 1 + 20 * has_cursors
+    assert Record.most > LIMIT or not prefetch
+    assert Record.live == 0
+
+
+def wait_for_quiet(server):
+    """Until no request has come for a while: all that will, have been."""
+    before = -1
+    while before != len(server.requests):
+        before = len(server.requests)
+        pdpyras.time.sleep(0.02)
 
 
 def test_closing_ends_the_requests():
