@@ -26,9 +26,16 @@ def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
 
 
 @pytest.mark.once
-def test_the_benchmark_runs():
+@pytest.mark.parametrize(
+    "part, rows",
+    [
+        ("work", "GET and decode|rget|a record|update|floor"),
+        ("history", "prefetch=0|prefetch=16|the first 3000|all 30000"),
+    ],
+)
+def test_the_benchmark_runs(part, rows):
     run = subprocess.run(
-        [sys.executable, "tools/bench/bench.py", "--only=work", "--quick"],
+        [sys.executable, "tools/bench/bench.py", f"--only={part}", "--quick"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -36,5 +43,5 @@ def test_the_benchmark_runs():
         timeout=300,
     )
     assert run.returncode == 0, run.stdout
-    for row in ("GET and decode", "rget", "a record", "update", "floor"):
+    for row in rows.split("|"):
         assert f"\n{row}" in run.stdout

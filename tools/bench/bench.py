@@ -29,6 +29,9 @@ BARE, OURS = "requests", "pdpyras"
 MICRO, MILLI = 1e6, 1e3
 MEGABYTE = 1e6
 LATENCY = 0.1  # seconds
+HISTORY = 100000  # records
+PER_MINUTE = 960  # requests
+HASTE = 6  # A minute of the rate limit takes ten seconds.
 WIDTH = 30  # characters of a row's name
 
 Figures = List[float]
@@ -139,6 +142,7 @@ class Bench:
         # Many short rounds: the machine's pace changes within seconds, and a
         # ratio is to be taken while it is the same for both.
         self.times = 20 if options.quick else 40
+        self.history_size = 3000 if options.quick else HISTORY
         self.turns = 1 if options.quick else 6 * options.rounds
         self.most_records = options.records
         self.url = url
@@ -413,6 +417,61 @@ class Bench:
         )
         return float(result["wall"] * count)
 
+    # -- History --------------------------------------------------------------
+
+    def history(self) -> None:
+        """A history under the rate limit, and a long one in memory."""
+        self.report.heading(
+            f"History of {self.history_size} records, {LATENCY * MILLI:.0f} ms of "
+            f"latency, {PER_MINUTE} requests a minute"
+        )
+        columns = ("time", "of allowed requests", "answered 429")
+        self.report.row("", *columns)
+        for prefetch in (0, 1, 4, 16):
+            self.limited(prefetch)
+        self.report.heading("Memory of a history, MB")
+        with Server() as server:
+            self.growth_of_history(server.url)
+
+    def limited(self, prefetch: int) -> None:
+        """One history; the share of requests in windows that were full."""
+        latency, window = LATENCY / HASTE, 60 / HASTE
+        with Server(latency=latency, window=window) as server:
+            worker = Worker(OURS, "pdpyras", server.url)
+            wall = worker.do(
+                "history", count=self.history_size, prefetch=prefetch
+            )
+            counts = worker.do("rate")["counts"]
+            worker.close()
+        # In the last one the records came to their end.
+        whole = counts[:-1] or counts
+        refused = sum(max(count - PER_MINUTE, 0) for count in counts)
+        used = sum(min(count, PER_MINUTE) for count in whole)
+        share = used / (len(whole) * PER_MINUTE)
+        name = f"history, prefetch={prefetch}"
+        self.report.figures[f"{name}, s"] = round(wall["wall"] * HASTE, 1)
+        cells = [f"{wall['wall'] * HASTE:.0f} s", f"{share:.1%}"]
+        cells.append(f"{refused / sum(counts):.2%}")
+        if prefetch == 16:
+            wasted = refused / sum(counts)
+            cells.append(self.report.goal(f"{name}, used", share, 0.9))
+            cells.append(self.report.target(f"{name}, 429", wasted, 0.01))
+        else:
+            self.report.figures[f"{name}, used"] = round(share, 4)
+        self.report.row(f"prefetch={prefetch}", *cells)
+
+    def growth_of_history(self, url: str) -> None:
+        """The peak over the first records, and over all of them."""
+        worker = Worker(OURS, "pdpyras", url)
+        count = 10 * self.history_size
+        peaks = worker.do("history", count=count, prefetch=16)["peaks"]
+        worker.close()
+        early, late = peaks[len(peaks) // 10], peaks[-1]
+        text = self.report.target("history, growth", late / early, 1.2)
+        self.report.figures["history, MB"] = round(late, 1)
+        self.report.row(f"the first {count // 10} records", f"{early:.1f}")
+        self.report.row(f"all {count}", f"{late:.1f}", text)
+
     # -- Scale ----------------------------------------------------------------
 
     def scale(self) -> None:
@@ -494,6 +553,7 @@ def client_in(site: str) -> str:
 
 
 SECTIONS = ("work", "once", "threads", "latency", "scale")
+LONG_SECTIONS = ("history",)  # on request only
 
 
 def parse() -> argparse.Namespace:
@@ -532,7 +592,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=SECTIONS,
+        choices=SECTIONS + LONG_SECTIONS,
         help="measure this part alone; may be repeated",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures")

@@ -19,6 +19,7 @@ import threading
 import time
 import timeit
 import tracemalloc
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -129,6 +130,19 @@ class Client:
         )
         return records
 
+    def history(self, count: int, **options: Any) -> Iterator[Any]:
+        import server
+
+        since = datetime.fromtimestamp(server.FIRST, timezone.utc)
+        records: Iterator[Any] = self.session.iter_history(
+            "/log_entries",
+            since,
+            since + timedelta(seconds=count),
+            params={"records": count},
+            **options,
+        )
+        return records
+
     def multi_update(self, incidents: List[Any]) -> Any:
         return self.session.rput("/incidents", json=incidents)
 
@@ -223,6 +237,28 @@ class Worker:
             assert found == count, f"{found} records in place of {count}"
 
         return {k: v / count for k, v in measured(work).items()}
+
+    def history(self, count: int, prefetch: int) -> Dict[str, Any]:
+        """A history of so many records; meanwhile, memory as it was."""
+        import probe
+
+        before, peaks = probe.resident(), [0.0]
+        records = self._client.history(count, prefetch=prefetch)
+
+        def work() -> None:
+            found = 0
+            for found, _ in enumerate(records, 1):
+                if found % 1000 == 0:
+                    size = (probe.resident() - before) / MEGABYTE
+                    peaks.append(max(size, peaks[-1]))
+            assert found == count, f"{found} records in place of {count}"
+
+        return dict(measured(work), peaks=peaks)
+
+    def rate(self) -> Dict[str, Any]:
+        """The requests in each window of the rate limit, as they came."""
+        counts = self._client.session.get("/rate").json()
+        return {"counts": counts}
 
     def update(self, count: int, times: int) -> Dict[str, float]:
         """A multi-update of so many incidents."""
