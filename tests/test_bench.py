@@ -30,7 +30,7 @@ def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
     "part, rows",
     [
         ("work", "GET and decode|rget|a record|update|floor"),
-        ("history", "prefetch=0|prefetch=16|the first 3000|all 30000"),
+        ("history", "prefetch=0|prefetch=16|the first 1000|all 10000"),
     ],
 )
 def test_the_benchmark_runs(part, rows):

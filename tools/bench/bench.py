@@ -142,7 +142,7 @@ class Bench:
         # Many short rounds: the machine's pace changes within seconds, and a
         # ratio is to be taken while it is the same for both.
         self.times = 20 if options.quick else 40
-        self.history_size = 3000 if options.quick else HISTORY
+        self.history_size = 1000 if options.quick else HISTORY
         self.turns = 1 if options.quick else 6 * options.rounds
         self.most_records = options.records
         self.url = url
@@ -422,8 +422,8 @@ class Bench:
     def history(self) -> None:
         """A history under the rate limit, and a long one in memory."""
         self.report.heading(
-            f"History of {self.history_size} records, {LATENCY * MILLI:.0f} ms of "
-            f"latency, {PER_MINUTE} requests a minute"
+            f"History of {self.history_size} records, {LATENCY * MILLI:.0f} "
+            f"ms of latency, {PER_MINUTE} requests a minute"
         )
         columns = ("time", "of allowed requests", "answered 429")
         self.report.row("", *columns)
