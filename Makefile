@@ -16,7 +16,7 @@ with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help demo test lint typecheck docs dist faults fuzz soak kill \
-	bench differential committed testpublish publish clean
+	bench differential histories committed testpublish publish clean
 
 help:
 	@echo 'make demo         a day of work against the sandbox'
@@ -30,6 +30,7 @@ help:
 	@echo 'make kill         an outbox whose processes are killed 1 000 times'
 	@echo 'make bench        speed against bare requests, and its targets'
 	@echo 'make differential reading ahead, on 2 000 random collections'
+	@echo 'make histories    complete histories, 500 times at random'
 	@echo 'make dist         build what is to be published, and check it'
 	@echo 'make testpublish  make dist, upload it for a trial, and install that'
 	@echo 'make publish      make dist, then upload it'
@@ -70,6 +71,10 @@ bench: $(VENV)/installed
 
 differential: $(VENV)/tools
 	PREFETCH_CASES=2000 $(BIN)/python -m pytest -q tests/test_prefetch.py
+
+histories: $(VENV)/tools
+	HISTORY_CASES=500 $(BIN)/python -m pytest -q tests/test_history.py \
+	  -k 'style or read_ahead or killed'
 
 docs: $(VENV)/tools
 	rm -rf docs

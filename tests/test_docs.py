@@ -14,6 +14,7 @@ import csv
 import doctest
 import glob
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -411,6 +412,39 @@ def test_samples_of_page(
     for session in names.values():
         if isinstance(session, pdpyras.PDSession):
             session.close()
+
+
+@pytest.mark.once
+def test_the_export_that_is_killed_goes_on_without_gap(box: Sandbox) -> None:
+    """At any record, whatever was in the file's buffer then."""
+    page = read("sphinx/source/cookbook/export.rst")
+    code = next(samples_of(page)).code.replace("STEP = 1000", "STEP = 20")
+    head, call, tail = code.partition('export(session, "incidents"')
+    killing = textwrap.dedent(
+        """
+        import pdpyras
+
+        def progress(record, number, total):
+            if number == int(sys.argv[1]):
+                os._exit(9)
+
+        session = pdpyras.APISession.from_env()
+        """
+    )
+    with open("program.py", "w", encoding="utf-8") as file:
+        file.write(head + killing + call + tail)
+    for number in (1, 33, 120, 121, 306, 0):
+        done = subprocess.run(
+            [sys.executable, "program.py", str(number)],
+            env=dict(os.environ, PYTHONPATH=ROOT),
+            stdout=subprocess.PIPE,
+            timeout=120,
+        )
+        assert done.returncode == (9 if number else 0)
+    assert done.stdout == b"306 incidents\n"
+    with open("incidents.jsonl", encoding="utf-8") as file:
+        ids = [json.loads(line)["id"] for line in file]
+    assert sorted(ids) == sorted(r["id"] for r in records(box, "incidents"))
 
 
 @pytest.mark.parametrize("name", sorted(DOCSTRINGS))

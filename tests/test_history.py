@@ -22,7 +22,7 @@ import pytest
 import pdpyras
 from pdpyras_sandbox import Sandbox
 from tests import wire
-from tests.support import KEY, ROOT, may_fork, needs_fork, some
+from tests.support import FEW_CASES, KEY, ROOT, may_fork, needs_fork, some
 
 pytestmark = pytest.mark.ends
 
@@ -31,17 +31,18 @@ SECOND = 10**6
 START = 1772323200 * SECOND  # 2026-03-01T00:00:00Z
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
-MEANINGS = some(
-    [
-        {"since": since, "until": until, "resolution": resolution}
-        for since, until, resolution in itertools.product(
-            ("inclusive", "exclusive"),
-            ("inclusive", "exclusive"),
-            ("seconds", "milliseconds"),
-        )
-    ],
-    step=3,
-)
+#: How many random cases; `make histories` takes many more.
+CASES = int(os.environ.get("HISTORY_CASES") or (6 if FEW_CASES else 22))
+
+ALL_MEANINGS = [
+    {"since": since, "until": until, "resolution": resolution}
+    for since, until, resolution in itertools.product(
+        ("inclusive", "exclusive"),
+        ("inclusive", "exclusive"),
+        ("seconds", "milliseconds"),
+    )
+]
+MEANINGS = some(ALL_MEANINGS, step=3)
 each_meaning = pytest.mark.parametrize(
     "meaning", MEANINGS, ids=["-".join(m.values()) for m in MEANINGS]
 )
@@ -191,6 +192,44 @@ def test_a_history_is_exact_or_an_error(meaning, seed):
                     unit //= 1000
                 assert densest(instants, unit, since, until) > LIMIT
                 assert "cannot be divided" in str(error)
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_every_style_is_exact_however_far_it_is_read_ahead(seed):
+    """Of a random list, with a random meaning, by a page of random size."""
+    rnd = random.Random(seed)
+    path, field, name = LISTS[seed % len(LISTS)]
+    meaning = rnd.choice(ALL_MEANINGS)
+    instants = random_instants(rnd, 150)
+    if "analytics" in path or rnd.random() < 0.5:
+        instants = [i // SECOND * SECOND for i in instants]
+    since, until = random_period(rnd)
+    if rnd.random() < 0.5:  # It ends where records are.
+        since, until = sorted(rnd.choice(instants) for _ in range(2))
+    size = rnd.choice([7, 20, 100])
+    order = rnd.choice(["added", "oldest", "newest"])
+    outcomes = []
+    with Sandbox(order=order, **meaning) as box, session_on(box) as session:
+        furnish(box)
+        records = fill(box, path, field, instants)
+        wanted = expected(records, since, until, field, name)
+        for prefetch in PREFETCHES:
+            given = []
+            history_of = partial(history, session, since, until, path)
+            try:
+                for record in history_of(prefetch=prefetch, page_size=size):
+                    given.append(record)
+            except pdpyras.PDIncompleteError as error:
+                assert "cannot be divided" in str(error)
+                assert densest(instants, SECOND, since, until) > LIMIT
+                assert "audit" not in path and "analytics" not in path
+                outcomes.append(len(given))
+            else:
+                assert len(given) == len(wanted)
+                outcomes.append("whole")
+            given = keys_of(given, field, name)
+            assert given == wanted[: len(given)]
+    assert len(set(outcomes)) == 1, outcomes
 
 
 @each_meaning
@@ -394,6 +433,50 @@ def test_records_that_come_or_go_while_being_read(meaning, seed, comes):
         assert len(ids) == len(set(ids))
         assert lasting <= set(ids) <= everything | late
         assert keys_of(given) == sorted(keys_of(given))
+
+
+@pytest.mark.parametrize("seed", range(CASES))
+def test_records_that_come_or_go_while_they_are_read_ahead(seed):
+    rnd = random.Random(seed)
+    path, field, _ = LISTS[(1, 6, 0)[seed % 3]]
+    # Nothing is ever deleted from an audit.
+    comes = rnd.random() < 0.5 or "audit" in path
+    instants = [START + rnd.randrange(60 * SECOND) for _ in range(400)]
+    order = rnd.choice(["oldest", "newest"])
+    with Sandbox(order=order, **rnd.choice(ALL_MEANINGS)) as box:
+        records = fill(box, path, field, instants)
+        lasting = {r["id"] for r in records}
+        everything = set(lasting)
+
+        def change(number):
+            with box._lock:  # Several requests are under way at once.
+                if rnd.random() > 0.1:
+                    return
+                if comes:
+                    when = START + rnd.randrange(60 * SECOND)
+                    added = fill(box, path, field, [when])
+                    everything.add(added[0]["id"])
+                else:
+                    gone = rnd.choice(sorted(lasting))
+                    lasting.discard(gone)
+                    box._store.collection(f"/{path}").remove(gone)
+
+        with session_on(box, Changing) as session:
+            session.change = change
+            given = history(
+                *(session, START, START + 60 * SECOND, path),
+                prefetch=rnd.choice(PREFETCHES[1:]),
+            )
+            try:
+                given = list(given)
+            except pdpyras.PDIncompleteError as error:
+                assert "changed" in str(error) or "halves" in str(error)
+                return
+        ids = [r["id"] for r in given]
+        assert len(ids) == len(set(ids))
+        assert lasting <= set(ids) <= everything
+        given = keys_of(given, field)
+        assert given == sorted(given)
 
 
 def test_a_list_that_never_rests_is_an_error():
@@ -872,53 +955,73 @@ def test_until_of_the_first_call_holds_for_those_that_resume_it():
             assert list(resumed) == []
 
 
-PROGRAM = """
-import json, os, sys
+WRITER = """
+import json, sys, time
 import pdpyras
 pdpyras.ITERATION_LIMIT = 200
 session = pdpyras.APISession("any-key")
-session.url, since, until, end, place = sys.argv[1:]
-resume = json.load(open(place)) if os.path.exists(place) else None
+session.url, path, since, until, prefetch, stop, resume, output = sys.argv[1:]
 records = session.iter_history(
-    "log_entries", since, until, page_size=20, prefetch=4, resume=resume
+    path,
+    since,
+    until,
+    page_size=20,
+    prefetch=int(prefetch),
+    resume=json.loads(resume),
 )
-for number, record in enumerate(records, 1):
-    print(record["id"], flush=True)
-    with open(place + ".new", "w") as file:
-        json.dump(records.position, file)
-    os.replace(place + ".new", place)
-    if number == int(end):
-        os._exit(9)  # as if it were killed
+with open(output, "a") as file:
+    for number, record in enumerate(records, 1):
+        line = json.dumps({"record": record, "position": records.position})
+        print(line, file=file, flush=True)
+        if number == int(stop):
+            time.sleep(600)
+    print("end", file=file)
 """
 
 
-def test_killed_and_resumed_in_another_process(tmp_path):
-    rnd = random.Random(5)
-    instants = [START + rnd.randrange(90) * SECOND for _ in range(500)]
-    with Sandbox(until="exclusive") as box:
-        records = fill(box, "log_entries", "created_at", instants)
-        until = START + 80 * SECOND
-        given = []
-        for end in (1, 130, 77, 0):
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-c",
-                    PROGRAM,
-                    box.url,
-                    spell(START),
-                    spell(until),
-                    str(end),
-                    str(tmp_path / "position.json"),
-                ],
-                stdout=subprocess.PIPE,
-                cwd=ROOT,
-                check=False,
+def lines_of(output):
+    """What was written, without a line that was cut off."""
+    lines = output.read_text().split("\n") if output.exists() else [""]
+    return lines[:-1]
+
+
+@pytest.mark.parametrize("seed", range(max(CASES // 10, 2)))
+def test_killed_and_resumed_in_another_process(seed, tmp_path):
+    """By SIGKILL, however far it is: at a record, or in the middle of one."""
+    rnd = random.Random(seed)
+    path, field, name = LISTS[(1, 6, 9, 0)[seed % 4]]
+    instants = [START + rnd.randrange(90) * SECOND for _ in range(400)]
+    since, until = START + 5 * SECOND, START + 80 * SECOND
+    given, position = [], None
+    with Sandbox(latency=0.001, **rnd.choice(ALL_MEANINGS)) as box:
+        furnish(box)
+        records = fill(box, path, field, instants)
+        for number in itertools.count():
+            output = tmp_path / str(number)
+            # It is killed between these two, be the machine fast or slow.
+            end = rnd.randrange(1, 80) if number < 3 else 10**6
+            stop = end + rnd.randrange(20)
+            arguments = [box.url, path, spell(since), spell(until)]
+            arguments += [str(rnd.choice(PREFETCHES)), str(stop)]
+            arguments += [json.dumps(position), str(output)]
+            process = subprocess.Popen(
+                [sys.executable, "-c", WRITER, *arguments], cwd=ROOT
             )
-            assert done.returncode == (9 if end else 0)
-            given += done.stdout.decode().split()
-        wanted = [name for _, name in expected(records, START, until)]
-        assert given == wanted
+            while len(lines_of(output)) < end and process.poll() is None:
+                pdpyras.time.sleep(0.002)
+            process.kill()
+            process.wait()
+            lines = lines_of(output)
+            is_done = lines[-1:] == ["end"]
+            written = list(map(json.loads, lines[:-1] if is_done else lines))
+            given += [line["record"] for line in written]
+            position = written[-1]["position"] if written else position
+            if is_done:
+                break
+            assert process.returncode == -signal.SIGKILL
+    wanted = expected(records, since, until, field, name)
+    assert keys_of(given, field, name) == wanted
+    assert number == 3
 
 
 # -- Plans --------------------------------------------------------------------
