@@ -6977,10 +6977,14 @@ class PDSession(_FastTransport, _Transport):
         self._reset_transient_state()
         # copy.copy comes here with what still is the original's.
         state = {
-            name: dict(value) if type(value) is dict else value
+            name: copy(value) if isinstance(value, dict) else value
             for name, value in state.items()
         }
         state["headers"] = state["headers"].copy()
+        hooks = state["hooks"].items()
+        state["hooks"] = {event: list(called) for event, called in hooks}
+        if hasattr(state["cookies"], "copy"):
+            state["cookies"] = state["cookies"].copy()
         super().__setstate__(state)  # type: ignore
 
     # -- Credentials --------------------------------------------------------

@@ -1555,6 +1555,27 @@ def test_methods_about_urls(session):
         session.normalize_url("https://evil.example/users")
 
 
+def test_a_copied_session_shares_nothing_that_can_be_set(server, session):
+    session.sleep_timer = session.sleep_timer_base = 0
+    twin = copy.copy(session)
+    twin.retry[500] = 1
+    twin.headers["X-Mine"] = "1"
+    twin.params["a"] = "b"
+    twin.cookies.set("c", "d")
+    twin.proxies["http"] = "http://127.0.0.1:1"
+    twin.hooks["response"].append(lambda *args, **kwargs: 1 / 0)
+    twin.mount(server.url, requests.adapters.BaseAdapter())
+    server.reply(500, headers={"ratelimit-remaining": "8"})
+    assert session.get("users").status_code == 500
+    (request,) = server.requests
+    assert request.target == "/users"
+    assert not {"X-Mine", "Cookie"} & set(request.headers)
+    assert session.rate.remaining == 8
+    assert twin.rate is None
+    assert sum(session.api_call_counts.values()) == 1
+    assert sum(twin.api_call_counts.values()) == 0
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickled_session_works(protocol, server, session):
     session.get("users")
