@@ -499,6 +499,19 @@ def test_a_stand_in_for_what_sends(sent, events):
     assert events.trigger("Disk is full", "db1") == "k1"
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_another_sender_follows_is_an_error(
+    status, changes, server
+):
+    """Plain requests makes a GET of the POST, which loses the event."""
+    server.reply(status, headers={"Location": "/elsewhere"})
+    server.reply(202, json={"status": "success"})
+    changes.parent = requests.Session()
+    with pytest.raises(pdpyras.PDServerError, match="redirected the event"):
+        changes.submit("Deployed")
+    assert [r.method for r in server.requests] == ["POST", "GET"]
+
+
 # ---------------------------------------------------------------------------
 # Any value will do
 # ---------------------------------------------------------------------------

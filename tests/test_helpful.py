@@ -242,6 +242,15 @@ def test_trouble_on_the_way_is_one_paragraph_too(kind, session, server, naps):
     assert "<" not in text  # No addresses of objects.
 
 
+def test_an_error_with_a_text_of_the_callers_is_one_paragraph(session):
+    def sign(request):
+        raise ValueError("no\nkey\x1b[2J")
+
+    error = error_of(session.get, "users", auth=sign)
+    assert "ValueError: no key [2J" in str(error)
+    assert str(error).isprintable()
+
+
 def test_an_error_of_a_redirect_loop_can_be_pickled(server, session):
     """Each answer on the way has a history; they must not multiply."""
     server.handler = lambda request: wire.Answer(

@@ -736,6 +736,15 @@ def test_masked_values_are_sent_and_returned_as_they_are(session, events):
     assert type(response.request.body) is bytes
 
 
+@pytest.mark.parametrize("value", [f"{KEY}\n", f" {KEY}", f"{KEY}\u2026"])
+def test_a_refused_value_of_a_header_is_not_shown(value, session, server):
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("users", headers={"X-Mine": value})
+    assert "'X-Mine'" in str(caught.value)
+    assert KEY not in repr(caught.value) + caught.value.msg
+    assert server.requests == []
+
+
 # ---------------------------------------------------------------------------
 # Control characters
 # ---------------------------------------------------------------------------
