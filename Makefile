@@ -7,6 +7,7 @@ BIN = $(VENV)/bin
 PIP = -m pip --disable-pip-version-check -qq
 RELEASE_VENV = .venv-publish
 RELEASE = $(RELEASE_VENV)/bin
+MUTANTS_VENV = .venv-mutants
 TYPED = api_toolkit examples $(wildcard pdpyras*.py tools/*.py tools/bench/*.py)
 
 # Run a tool, or say that this Python is too old to have it.
@@ -16,7 +17,8 @@ with = if [ -x $(BIN)/$(1) ]; then set -x; $(BIN)/$(2); \
 .DEFAULT_GOAL = help
 .NOTPARALLEL:
 .PHONY: help demo test lint typecheck docs dist faults fuzz soak kill \
-	bench differential histories committed testpublish publish clean
+	mutants bench differential histories committed testpublish publish \
+	clean
 
 help:
 	@echo 'make demo         a day of work against the sandbox'
@@ -28,6 +30,7 @@ help:
 	@echo 'make fuzz         100 000 answers that no server should give'
 	@echo 'make soak         memory over 200 000 requests'
 	@echo 'make kill         an outbox whose processes are killed 1 000 times'
+	@echo 'make mutants      whether a test fails for each change of the code'
 	@echo 'make bench        speed against bare requests, and its targets'
 	@echo 'make differential reading ahead, on 2 000 random collections'
 	@echo 'make histories    complete histories, 500 times at random'
@@ -65,6 +68,11 @@ kill: $(VENV)/tools
 	$(BIN)/python tests/long/kill.py $(KILL)
 	OUTBOX_EVENTS=10000 $(BIN)/python -m pytest -q tests/test_outbox.py \
 	  -k thousands
+
+# Hours; of one section, and a sample of it:
+# make mutants MUTANTS="Secrets --sample 100"
+mutants: $(MUTANTS_VENV)/installed
+	$(MUTANTS_VENV)/bin/python tools/mutants.py $(MUTANTS)
 
 bench: $(VENV)/installed
 	@$(BIN)/python tools/bench/bench.py --check $(BENCH)
@@ -106,7 +114,7 @@ publish: dist
 	$(RELEASE)/python -m twine upload --repository pypi dist/*
 
 clean:
-	rm -rf $(VENV) $(RELEASE_VENV) build dist pdpyras.egg-info \
+	rm -rf $(VENV) $(RELEASE_VENV) $(MUTANTS_VENV) build dist pdpyras.egg-info \
 	  .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -127,4 +135,9 @@ $(VENV)/tools: $(VENV)/installed requirements/test.txt \
 $(RELEASE_VENV)/installed: requirements/publish.txt
 	$(PYTHON) -m venv --clear $(RELEASE_VENV)
 	$(RELEASE)/python $(PIP) install -r $<
+	@touch $@
+
+$(MUTANTS_VENV)/installed: requirements/test.txt requirements/mutants.txt
+	$(PYTHON) -m venv --clear $(MUTANTS_VENV)
+	$(MUTANTS_VENV)/bin/python $(PIP) install -r requirements/mutants.txt
 	@touch $@
