@@ -31,6 +31,7 @@ import gc
 import hashlib
 import inspect
 import json
+import math
 import os
 import random
 import re
@@ -43,7 +44,7 @@ import time
 import types
 import warnings
 import xml.etree.ElementTree
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 import _pytest.main
 import coverage
@@ -73,6 +74,7 @@ OTHERS = (
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
 GRACE = 30  # seconds that they may take beyond thrice what was measured
+FEW = 20  # tests of a line, to which those of the section are added
 Place = Tuple[int, int]
 
 
@@ -306,6 +308,7 @@ class Coverage:
         if not os.path.exists(self._times):
             self._measure(tree)
         self.seconds = dict(self._read_times())
+        self._syntax = ast.parse(read(os.path.join(tree, MODULE)))
         data = coverage.CoverageData(self._data)
         data.read()
         (file,) = [
@@ -337,23 +340,72 @@ class Coverage:
                 yield test, float(case.attrib["time"])
 
     def tests(self, mutant: Mutant, spans: Dict[int, Place]) -> List[str]:
-        """The tests for a mutant, the fastest first."""
+        """The tests for a mutant, the most promising first.
+
+        These are fast, run lines of the function that few others do, or
+        stand in a file about the section.
+        """
         lines = set(range(mutant.first, mutant.last + 1))
         for line in (mutant.first, mutant.last):
             first, last = spans.get(line, (line, line))
             lines |= set(range(first, last + 1))
-        found = {t for n in lines for t in self._tests.get(n, ())} - {""}
-        if not found:  # It runs at the import, or never.
-            files = files_of(SECTIONS[mutant.section])
-            found = {t for t in self.seconds if t.split("::")[0] in files}
+        files = files_of(SECTIONS[mutant.section])
+        found = self._tests_of(lines)
+        if len(found) < FEW:
+            # It runs at the import, or once: a cache is between.
+            found |= {t for t in self.seconds if t.split("::")[0] in files}
+        rarity = dict.fromkeys(found, len(self.seconds))
+        for line in range(*function_around(self._syntax, mutant.first)):
+            others = self._tests_of([line])
+            for test in others & found:
+                rarity[test] = min(rarity[test], len(others))
+
+        def cost(test: str) -> float:
+            strange = 1 if test.split("::")[0] in files else 4
+            special = math.sqrt(rarity[test])
+            return strange * special * (0.01 + self.seconds[test])
+
         chosen, spent = [], 0.0
-        for test in sorted(
-            found & set(self.seconds), key=self.seconds.__getitem__
-        ):
+        for test in sorted(found, key=cost):
             spent += self.seconds[test]
             if spent < MAX_TIME:
                 chosen.append(test)
         return chosen
+
+    def _tests_of(self, lines: Iterable[int]) -> Set[str]:
+        found = {test for n in lines for test in self._tests.get(n, ())}
+        return found & set(self.seconds)
+
+
+def function_around(tree: ast.Module, line: int) -> Tuple[int, int]:
+    """The first line of the function around a line, and that behind it.
+
+    Of functions in functions the outer one; 0 and 0 for what is in none.
+    """
+    pending: List[Any] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            pending += node.body
+        elif isinstance(node, ast.FunctionDef):
+            end = getattr(node, "end_lineno", node.lineno)
+            first: Any = (*node.decorator_list, node)[0]
+            if first.lineno <= line <= end:
+                return first.lineno, end + 1
+    return 0, 0
+
+
+def body_around(tree: ast.Module, mutant: Mutant) -> int:
+    """The line at which the function begins in whose body a mutant is.
+
+    0 for what is in no body.
+    """
+    first, end = function_around(tree, mutant.first)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and first <= node.lineno < end:
+            is_inside = node.body[0].lineno <= mutant.first
+            return first if is_inside and mutant.last < end else 0
+    return 0
 
 
 def statements(source: str) -> Dict[int, Place]:
@@ -399,24 +451,6 @@ def functions(code: Any, path: str = "") -> Iterator[Tuple[str, Any]]:
                 yield name, part
             else:
                 yield from functions(part, name)
-
-
-def body_around(tree: ast.Module, mutant: Mutant) -> int:
-    """The line at which the function begins in whose body a mutant is.
-
-    Of functions in functions the outer one; 0 for what is in no body.
-    """
-    pending: List[Any] = list(tree.body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.ClassDef):
-            pending += node.body
-        elif isinstance(node, ast.FunctionDef):
-            end = getattr(node, "end_lineno", node.lineno)
-            if node.body[0].lineno <= mutant.first <= mutant.last <= end:
-                first: Any = node.decorator_list[:1] or [node]
-                return int(first[0].lineno)
-    return 0
 
 
 class Trial:
