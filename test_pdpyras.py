@@ -821,7 +821,9 @@ def test_truncating(monkeypatch):
     assert (len(cut), cut[:90]) == (limit, "x" * 90)
     monkeypatch.setattr(pdpyras, "TEXT_LEN_LIMIT", 7)
     assert pdpyras.truncate_text("1234567") == "1234567"
-    assert len(pdpyras.truncate_text("12345678")) == 7
+    assert pdpyras.truncate_text("12345678") == "1234..."
+    monkeypatch.setattr(pdpyras, "TEXT_LEN_LIMIT", 2)
+    assert pdpyras.truncate_text("123") == ".."
 
 
 @unhurried

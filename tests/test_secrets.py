@@ -688,6 +688,24 @@ def test_a_key_in_a_body_of_the_callers(encode, body, events, server):
     assert b"spelled-key" not in pickle.dumps(error)
 
 
+@pytest.mark.parametrize(
+    "key, echo",
+    [
+        ("not-a-real-\ud800-key", "not-a-real-\ud800-key"),
+        ("not-a-real-\xff-key", r"not-a-real-\xff-key"),
+        ("not-a-real-\u0100-key", "not-a-real-&#256;-key"),
+    ],
+    ids=["half a character", "the last of Latin-1", "behind it"],
+)
+def test_a_routing_key_that_is_none(key, echo, events, server):
+    """The API refuses it, and that is said; and it may be a secret."""
+    server.reply(400, json={"errors": [echo]})
+    response = events.post("v2/enqueue", data=json.dumps({"routing_key": key}))
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        pdpyras.successful_response(response)
+    assert caught.value.errors == ["*-key"]
+
+
 def test_a_key_in_a_body_of_a_form(events, server):
     server.reply(400, json={"errors": [SPELLED_KEY]})
     response = events.post("v2/enqueue", data={"routing_key": SPELLED_KEY})
