@@ -242,6 +242,22 @@ def test_trouble_on_the_way_is_one_paragraph_too(kind, session, server, naps):
     assert "<" not in text  # No addresses of objects.
 
 
+def test_a_proxy_that_fails_is_named_and_where_it_is_set(
+    session, naps, monkeypatch
+):
+    session.max_network_attempts = 0
+    session.url = f"http://127.0.0.1:{wire.closed_port()}"
+    proxy = f"http://127.0.0.1:{wire.closed_port()}"
+    assert "roxy" not in str(error_of(session.get, "users"))
+    monkeypatch.setenv("no_proxy", "example.com")
+    given = error_of(session.get, "users", proxies={"http": proxy})
+    assert f" The proxy {proxy} failed: " in str(given)
+    monkeypatch.setenv("http_proxy", proxy)
+    found = str(error_of(session.get, "users"))
+    where = "environment variable http_proxy"
+    assert f" The proxy {proxy} ({where}) failed: " in found
+
+
 def test_an_error_with_a_text_of_the_callers_is_one_paragraph(session):
     def sign(request):
         raise ValueError("no\nkey\x1b[2J")

@@ -197,3 +197,30 @@ def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):
         session.post("users", data=pipe)
     assert [r.body for r in server.requests] == [b"once"]
     assert naps == []
+
+
+class Credential:
+    """An object that renews its token, as one of ``pdpyras_oauth``."""
+
+    def __init__(self):
+        self.refused = []
+
+    def token(self):
+        return f"not-a-real-token-{len(self.refused)}"
+
+    def renew(self, refused):
+        self.refused.append(refused)
+
+
+def test_what_can_be_read_once_is_not_sent_with_a_renewed_token(
+    server, session
+):
+    session.api_key = Credential()
+    server.reply(401, times=2)
+    with pytest.raises(pdpyras.PDClientError, match="status 401"):
+        session.post("users", data=iter([b"once"]))
+    assert len(server.requests) == 1
+    assert session.post("users", data=b"twice").ok
+    assert [r.body for r in server.requests[1:]] == [b"twice"] * 2
+    sent = [r.headers["Authorization"][-1] for r in server.requests]
+    assert sent == ["0", "0", "1"]

@@ -70,7 +70,7 @@ SECTIONS = {
 }
 OTHERS = (
     *("answers", "concurrency", "helpful", "history", "network", "prefetch"),
-    *("seeds", "sessions", "settings", "trust"),
+    *("oauth", "seeds", "sessions", "settings", "trust"),
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
 GRACE = 30  # seconds that they may take beyond thrice what was measured
