@@ -410,7 +410,7 @@ _KEY_IN_FORM = r"(?:^|&)routing_key=([^&]*)"
 
 
 def _secrets(request: Any) -> Collection[str]:
-    """The credentials that a request carried, in its header or its body."""
+    """The credentials that a request carried, to the API or to a proxy."""
     if not isinstance(request, requests.PreparedRequest):
         return ()
     found: List[str] = []
@@ -431,7 +431,8 @@ def _secrets(request: Any) -> Collection[str]:
             with contextlib.suppress(ValueError):
                 found.append(json.loads(text))
         found += map(unquote_plus, re.findall(_KEY_IN_FORM, body))
-    return _hideable(found)
+    progress = getattr(request, "_pdpyras_progress", None)
+    return _hideable([*found, *getattr(progress, "proxy_secrets", ())])
 
 
 def _proxy_secrets(proxies: Any) -> Collection[str]:
@@ -443,7 +444,7 @@ def _proxy_secrets(proxies: Any) -> Collection[str]:
         plain = f"{unquote(user)}:{unquote(password)}".encode()
         encoded = base64.b64encode(plain).decode("ascii")
         found += [password, unquote(password), encoded] if colon else []
-    return _hideable(found)
+    return [_Secret(secret) for secret in _hideable(found)]
 
 
 def _strip_proxy_credentials(
@@ -2436,7 +2437,7 @@ def successful_response(r: Any, context: Optional[str] = None) -> Any:
         return r
     kind = PDServerError if status // 100 == 5 else PDHTTPError
     error = kind(http_error_message(r, context), r)
-    error._headline = _headline(r, context)
+    error._headline = _presentable(_headline(r, context), r)
     raise error
 
 
@@ -2965,6 +2966,7 @@ class _Progress:
     :ivar is_answered: something of an answer has come
     :ivar has_chunk: a part of a chunked body has come
     :ivar proxy: by which it goes and where that is set, in words
+    :ivar proxy_secrets: passwords of proxies, which a proxy's answer may quote
     :ivar hook_error: what a hook of the caller has raised
     :ivar leave: to be called with the answer, before hooks see it
     """
@@ -2978,6 +2980,7 @@ class _Progress:
     is_answered = False
     has_chunk = False
     proxy = ""
+    proxy_secrets: Collection[str] = ()
     hook_error: Optional[BaseException] = None
     leave: Optional[Callable[[Any], None]] = None
 
@@ -5927,6 +5930,8 @@ class _Adapter(HTTPAdapter):
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
             return super().send(request, **options)
+        if proxies:
+            progress.proxy_secrets = _proxy_secrets(proxies)
         if not isinstance(timeout, Timeout):
             options["timeout"] = _attempt_timeout(timeout, progress)
         self._limit_chunked(request, proxies, options["timeout"])

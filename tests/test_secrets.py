@@ -706,6 +706,23 @@ def test_a_routing_key_that_is_none(key, echo, events, server):
     assert caught.value.errors == ["*-key"]
 
 
+def test_a_key_that_another_one_begins_with(events, server):
+    longer = f"{KEY}-and-the-rest"
+    server.reply(400, json={"errors": [longer]})
+    event = [{"routing_key": KEY}, {"routing_key": longer}]
+    response = events.post("v2/enqueue", data=json.dumps(event))
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        pdpyras.successful_response(response)
+    assert caught.value.errors == ["*rest"]
+
+
+def test_a_key_of_the_callers_without_a_scheme(session, server):
+    server.reply(404, json={"error": {"message": KEY}})
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1", headers={"Authorization": KEY})
+    assert caught.value.errors == [pdpyras.last_4(KEY)]
+
+
 def test_a_key_in_a_body_of_a_form(events, server):
     server.reply(400, json={"errors": [SPELLED_KEY]})
     response = events.post("v2/enqueue", data={"routing_key": SPELLED_KEY})
@@ -714,10 +731,11 @@ def test_a_key_in_a_body_of_a_form(events, server):
     assert caught.value.errors == [pdpyras.last_4(SPELLED_KEY)]
 
 
-def test_a_key_in_the_reason_of_a_status(session, server):
+@pytest.mark.parametrize("body", ["", '{"error": {"errors": ["no"]}}'])
+def test_a_key_in_the_reason_of_a_status(body, session, server):
     reason = f"{pdpyras.last_4('x')} {session.api_key}"
-    answer = f"HTTP/1.1 404 {reason}\r\nContent-Length: 0\r\n\r\n"
-    server.reply(raw=answer.encode())
+    answer = f"HTTP/1.1 404 {reason}\r\nContent-Length: {len(body)}\r\n\r\n"
+    server.reply(raw=(answer + body).encode())
     with pytest.raises(pdpyras.PDHTTPError) as caught:
         session.rget("users/P1")
     kept = pickle.loads(pickle.dumps(caught.value)).response
@@ -1025,6 +1043,41 @@ def test_a_proxys_password_behind_an_upgrade_to_https(how, monkeypatch):
             r.headers["Authorization"] for r in (*secure.requests, sent[0])
         ]
         assert keys == [f"Token token={KEY}"] * 2
+
+
+class Quoting(Refusing):
+    """One that says what it was given."""
+
+    def _serve(self, link):
+        request = link.head()
+        if request is not None:
+            self.requests.append(request)
+            given = " ".join(QUOTED).encode()
+            link.sock.sendall(b"HTTP/1.1 407 " + given + b"\r\n\r\n" + given)
+            link.hang_up()
+
+
+SIGNS = "not+a/real-word"
+QUOTED = (
+    SIGNS,
+    urllib.parse.quote(SIGNS, safe=""),
+    base64.b64encode(f"user:{SIGNS}".encode()).decode(),
+)
+
+
+@pytest.mark.parametrize("url", [None, "https://api.invalid"])
+def test_a_proxy_that_quotes_its_password(url, session, naps):
+    session.url = url or session.url
+    with Quoting() as proxy, pytest.raises(pdpyras.PDClientError) as caught:
+        host = proxy.url.partition("//")[2]
+        address = f"http://user:{QUOTED[1]}@{host}"
+        proxies = {"http": address, "https": address}
+        session.rget("users/P1", proxies=proxies)
+    assert "407" in str(caught.value)
+    for text in said_by(caught.value):
+        assert not [secret for secret in QUOTED if secret in text]
+    for secret in QUOTED:
+        assert secret.encode() not in pickle.dumps(caught.value)
 
 
 @pytest.mark.parametrize("status", [403, 407])
