@@ -5930,8 +5930,7 @@ class _Adapter(HTTPAdapter):
         progress = _progress_of(request)
         if progress is None:  # It was prepared by hand.
             return super().send(request, **options)
-        if proxies:
-            progress.proxy_secrets = _proxy_secrets(proxies)
+        progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         if not isinstance(timeout, Timeout):
             options["timeout"] = _attempt_timeout(timeout, progress)
         self._limit_chunked(request, proxies, options["timeout"])

@@ -742,6 +742,18 @@ def test_a_key_in_the_reason_of_a_status(body, session, server):
     assert session.api_key not in str(caught.value) + kept.reason
 
 
+def test_what_the_caller_was_handling_stays_as_it_is(server, session, naps):
+    session.max_network_attempts = 0
+    server.fault("reset", "status")
+    try:
+        raise ValueError("mine")
+    except ValueError as error:
+        before = error.__traceback__
+        with pytest.raises(pdpyras.PDClientError):
+            session.get("users")
+        assert error.__traceback__ is before
+
+
 def test_short_keys_hide_nothing_and_break_nothing(session, server):
     session.api_key = "abcd"
     server.reply(404, json={"error": {"message": "abcd and so on"}})
