@@ -1092,6 +1092,18 @@ def test_a_proxy_that_quotes_its_password(url, session, naps):
         assert secret.encode() not in pickle.dumps(caught.value)
 
 
+def test_a_proxy_that_quotes_the_header_that_the_caller_gives(session):
+    with Quoting() as proxy, pytest.raises(pdpyras.PDClientError) as caught:
+        session.rget(
+            "users/P1",
+            proxies={"http": proxy.url},
+            headers={"Proxy-Authorization": f"Basic {QUOTED[2]}"},
+        )
+    assert len(proxy.requests) == 1
+    assert "407" in str(caught.value)
+    assert QUOTED[2] not in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [403, 407])
 @pytest.mark.parametrize("how", HOW)
 def test_a_proxy_that_refuses_a_tunnel_is_an_error_at_once(
