@@ -10,6 +10,7 @@ import logging
 import pickle
 import socket
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -320,9 +321,24 @@ def test_ratelimit_reset_beside_a_503_counts_if_nothing_remains(
     assert first_pause(client, 429, **headers) == 55
 
 
+@pytest.fixture
+def in_tokyo():
+    """The process has a time zone of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize("zone", ["GMT", "-0000"])
-def test_a_retry_after_that_is_a_date(zone, client):
+def test_a_retry_after_that_is_a_date(zone, client, in_tokyo):
     date = in_seconds(600).replace("GMT", zone)
+    assert 560 < first_pause(client, 429, Retry_After=date) <= 600
+
+
+def test_a_retry_after_that_is_a_date_of_another_zone(client):
+    date = in_seconds(3600 + 600).replace("GMT", "+0100")
     assert 560 < first_pause(client, 429, Retry_After=date) <= 600
 
 

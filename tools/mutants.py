@@ -73,7 +73,7 @@ OTHERS = (
     *("oauth", "seeds", "sessions", "settings", "trust"),
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
-GRACE = 30  # seconds that they may take beyond thrice what was measured
+GRACE = 20  # seconds that they may take beyond that
 FEW = 20  # tests of a line, to which those of the section are added
 Place = Tuple[int, int]
 
@@ -532,7 +532,7 @@ class Trial:
                 status = self._run_here(change, tests)
             finally:
                 os._exit(status)
-        self._note(mutant, wait(process, GRACE + 3 * spent), len(tests))
+        self._note(mutant, wait(process, GRACE + spent), len(tests))
 
     def _changed_code(self, mutant: Mutant) -> Any:
         """The code of a function before and after; None: it is of none."""
