@@ -256,6 +256,24 @@ def test_while_one_thread_waits_the_others_send_nothing(session, server, dam):
     assert len(server.requests) == 10
 
 
+def test_no_part_of_a_wait_is_too_short_for_the_others(
+    session, server, dam, monkeypatch
+):
+    """The clock stands still at the last half second of the wait."""
+    clock = _Module(pdpyras.time.sleep, lambda: 1000.0)
+    monkeypatch.setattr(pdpyras, "time", clock)
+    server.reply(429, headers=limits(960, 0, 0.5))
+    first = begun(session.get, "users/P0")
+    assert dam.sleeping.wait(20)
+    second = begun(session.get, "users/P1")
+    threading.Event().wait(0.2)
+    assert len(server.requests) == 1
+    dam.over.set()
+    first.join(20)
+    second.join(20)
+    assert len(server.requests) == 3
+
+
 def test_sessions_do_not_wait_for_each_other(session, server, dam):
     server.reply(429, headers=limits(960, 0, 30))
     begun(session.get, "users/P0")
