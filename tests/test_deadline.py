@@ -229,6 +229,22 @@ def test_under_a_deadline_the_second_address_is_tried(
     assert server.requests[0].headers["Host"] == f"half.test:{server.port}"
 
 
+@pytest.mark.parametrize("host", ["nowhere.test", "a" * 70 + ".test"])
+@pytest.mark.parametrize("deadline", [None, 20])
+def test_a_host_without_an_address_is_no_other_error_under_a_deadline(
+    host, deadline, session, monkeypatch
+):
+    def getaddrinfo(name, *args, **kwargs):
+        name.encode("idna")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    session.url = f"https://{host}"
+    session.max_network_attempts = 0
+    with pytest.raises(pdpyras.PDClientError, match="service not|too long"):
+        session.get("/users", deadline=deadline)
+
+
 @pytest.mark.parametrize("kind", ["deaf", "drip"])
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize(

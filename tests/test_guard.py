@@ -114,7 +114,8 @@ def test_a_pagerduty_that_fails_changes_nothing(
         done.append(2)
     assert done == ([1, 2] if fails else [1])
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert "the alert could not be" in errors[-1].getMessage()
+    what = "triggered" if fails else "resolved"
+    assert f"s: the alert could not be {what}: " in errors[-1].getMessage()
     assert str(status) in errors[-1].getMessage()
 
 
@@ -215,6 +216,10 @@ def test_properties_are_checked_before_the_block(events):
         events.guard("s", "s", colour="red")
     with pytest.raises(ValueError, match="custom_details"):
         events.guard("s", "s", custom_details="text")
+    with pytest.raises(ValueError, match="payload must be"):
+        events.guard("s", "s", payload="text")
+    with pytest.raises(ValueError, match="severity"):
+        events.guard("s", "s", payload={"severity": "bad"})
 
 
 def test_it_decorates_functions(events, sent):

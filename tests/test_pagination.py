@@ -1082,6 +1082,21 @@ def test_a_circle_of_pages_has_an_end(length, prefetch, server, session):
             assert len(server.requests) < 100
 
 
+def test_a_circle_behind_other_pages_has_an_end(server, session):
+    """What is compared must not stay one of those before the circle."""
+
+    def handler(request):
+        number = int(dict(request.query).get("cursor", "0"))
+        following = number + 1 if number < 23 else 20
+        body = {"records": [number], "next_cursor": str(following)}
+        return wire.Answer(json=body)
+
+    server.handler = handler
+    with pytest.raises(pdpyras.PDServerError, match="circle"):
+        for _ in session.iter_all("audit/records"):
+            assert len(server.requests) < 100
+
+
 def test_the_body_of_a_paginated_post_is_a_dict(server, session):
     for body in ([1], "{}", 7):
         with pytest.raises(ValueError, match="json must be a dict"):

@@ -62,15 +62,15 @@ MODULE = "pdpyras.py"
 SECTIONS = {
     "Secrets": ("secrets", "told"),
     "Deadlines": ("deadline",),
-    "Retrying": ("retry", "sent_again", "writes"),
-    "Rate limit": ("limits",),
+    "Retrying": ("retry", "sent_again", "writes", "network"),
+    "Rate limit": ("limits", "retry", "concurrency"),
     "Pagination": ("pagination",),
     "Events that fit": ("fitting",),
-    "Events": ("events", "guard"),
+    "Events": ("events", "guard", "fitting", "settings"),
 }
 OTHERS = (
-    *("answers", "concurrency", "helpful", "history", "network", "prefetch"),
-    *("oauth", "seeds", "sessions", "settings", "trust"),
+    *("answers", "helpful", "history", "prefetch"),
+    *("oauth", "seeds", "sessions", "trust"),
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
 GRACE = 20  # seconds that they may take beyond that
@@ -291,7 +291,7 @@ def files_of(names: Iterable[str]) -> List[str]:
 
 FILES = (
     "test_pdpyras.py",
-    *files_of(name for names in SECTIONS.values() for name in names),
+    *files_of(sorted({n for names in SECTIONS.values() for n in names})),
     *files_of(OTHERS),
 )
 
@@ -526,7 +526,7 @@ class Trial:
             sys.dont_write_bytecode = True
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             if change is None:
-                self._run_anew(mutant)
+                self._run_anew(tests)
             status = 3
             try:
                 status = self._run_here(change, tests)
@@ -553,10 +553,9 @@ class Trial:
         same = before[name].co_freevars == after[name].co_freevars
         return (before[name], after[name]) if same else None
 
-    def _run_anew(self, mutant: Mutant) -> None:
-        """Become a new Python that runs the section's tests."""
-        files = files_of(SECTIONS[mutant.section])
-        python = (sys.executable, "-m", "pytest", "-x", "-q", *files)
+    def _run_anew(self, tests: List[str]) -> None:
+        """Become a new Python, which imports the changed module."""
+        python = (sys.executable, "-m", "pytest", "-x", "-q", *tests)
         os.execv(sys.executable, python)
 
     def _run_here(self, change: Any, tests: List[str]) -> int:
