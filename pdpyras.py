@@ -6693,6 +6693,20 @@ def _copied_jar(cookies: Any) -> Any:
     return cookies
 
 
+def _copied_state(state: Dict[str, Any]) -> Dict[str, Any]:
+    """The state of a session for its copy: copy.copy gives the original's."""
+    state = {
+        name: copy(value) if isinstance(value, dict) else value
+        for name, value in state.items()
+    }
+    state["headers"] = state["headers"].copy()
+    hooks = state["hooks"].items()
+    state["hooks"] = {event: list(called) for event, called in hooks}
+    if hasattr(state["cookies"], "copy"):
+        state["cookies"] = state["cookies"].copy()
+    return state
+
+
 class _SessionLogger(logging.Logger):
     """A logger of one session, child of the module's and in no registry.
 
@@ -6979,16 +6993,7 @@ class PDSession(_FastTransport, _Transport):
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self._reset_transient_state()
-        # copy.copy comes here with what still is the original's.
-        state = {
-            name: copy(value) if isinstance(value, dict) else value
-            for name, value in state.items()
-        }
-        state["headers"] = state["headers"].copy()
-        hooks = state["hooks"].items()
-        state["hooks"] = {event: list(called) for event, called in hooks}
-        if hasattr(state["cookies"], "copy"):
-            state["cookies"] = state["cookies"].copy()
+        state = _copied_state(state)
         super().__setstate__(state)  # type: ignore
 
     # -- Credentials --------------------------------------------------------
