@@ -70,7 +70,7 @@ SECTIONS = {
 }
 OTHERS = (
     *("answers", "helpful", "history", "prefetch"),
-    *("oauth", "seeds", "sessions", "trust"),
+    *("oauth", "outbox", "seeds", "sessions", "trust"),
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
 GRACE = 20  # seconds that they may take beyond that
