@@ -579,6 +579,13 @@ def _outbox(options: Any) -> int:
         )
     if options.ids and options.action not in ("retry", "drop"):
         raise ValueError(f"outbox {options.action} takes no ids.")
+    is_reading = options.action in ("status", "list")
+    if not _is_outbox(path) and is_reading:
+        # A path that is mistyped should not look like an empty outbox.
+        output.say(f"There is no outbox {path} yet.")
+        if options.action == "status":
+            _print({"waiting": 0, "refused": 0, "oldest": None}, options)
+        return SUCCESS
     from pdpyras_outbox import Outbox
 
     outbox = Outbox(output.file_name(path))
@@ -590,6 +597,28 @@ def _outbox(options: Any) -> int:
         "drop": _outbox_change,
     }
     return actions[options.action](outbox, options)
+
+
+def _is_outbox(path: str) -> bool:
+    """Is there an outbox at this path, or nothing?
+
+    An outbox takes what is no database for a damaged one, and renames it.
+    Whoever only asks for its state may have named a wrong file.
+
+    :raises ValueError: there is something else
+    :raises OSError: it cannot be read; or there is no such directory
+    """
+    name = output.file_name(path)
+    os.stat(os.path.dirname(name) or b".")
+    try:
+        # Closing would take away SQLite's locks, which nobody here has yet.
+        with open(name, "rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        return False
+    if start not in (b"", b"SQLite format 3\0"):
+        raise ValueError(f"{path} is no outbox. It was left as it is.")
+    return True
 
 
 def _outbox_status(outbox: Any, options: Any) -> int:
@@ -1013,8 +1042,16 @@ def _main(arguments: Sequence[str]) -> int:
             status = _status_of(error)
             if status < 0:
                 raise
-            output.say(str(error))
+            output.say(_text_of(error))
     return status or (INCOMPLETE if incomplete else SUCCESS)
+
+
+def _text_of(error: Exception) -> str:
+    """What is said of an error; of a file, with its name as it was typed."""
+    name = getattr(error, "filename", None)
+    if isinstance(error, OSError) and isinstance(name, bytes):
+        return f"{name.decode('utf-8', 'replace')}: {error.strerror}"
+    return str(error)
 
 
 def _status_of(error: Exception) -> int:

@@ -560,6 +560,7 @@ class Outbox:
             (row,) = self._file.read(
                 f"SELECT COUNT(*) FROM {TABLE} WHERE refused = 0"
             )
+        self._issue_notes()
         return int(row[0])
 
     def __bool__(self) -> bool:
@@ -587,6 +588,7 @@ class Outbox:
     def _listed(self, refused: int) -> List[Dict[str, Any]]:
         with self._usable():
             events = self._file.events("refused = ?", (refused,))
+        self._issue_notes()
         return [
             event.as_dict()
             for event in events
@@ -619,6 +621,7 @@ class Outbox:
     def _change(self, id: int, sql: str) -> None:
         with self._usable():
             count = self._file.write(sql, {"id": id, "now": time.time()})
+        self._issue_notes()
         if not count:
             raise PDInputError(f"{self!r} has no such event: {id!r}.")
 
@@ -702,15 +705,16 @@ class Outbox:
             yield
         except (sqlite3.Error, OSError) as error:
             raise PDClientError(
-                f"{self!r} cannot be used: {error}. Is the disk full, and is "
-                "the file yours?"
+                f"{self!r} cannot be used: {error}. Is there such a "
+                "directory, is it yours, and is the disk not full?"
             ) from error
 
-    def _issue_notes(self, session: Any) -> None:
+    def _issue_notes(self, session: Any = None) -> None:
         """Warn of what has come to pass, now that the event is safe."""
         notes, self._file.notes = self._file.notes, []
         for note in notes:
-            session.log.info("%s", note)
+            if session is not None:
+                session.log.info("%s", note)
             warnings.warn(
                 note, PDWarning, stacklevel=pdpyras._callers_level(3)
             )

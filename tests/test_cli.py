@@ -616,6 +616,46 @@ def test_an_outbox_must_be_named_and_ids_fit(arguments, run, tmp_path):
     assert status == 2 and err
 
 
+@pytest.mark.parametrize("action", ["status", "list", "flush", "drop"])
+def test_what_is_no_outbox_is_left_as_it_is(action, run, api, tmp_path):
+    path = tmp_path / "api.key"
+    path.write_text("not a database")
+    ids = ["1"] if action == "drop" else []
+    status, out, err = run("outbox", action, *ids, "--outbox", str(path))
+    assert (status, out) == (2, "")
+    assert f"{path} is no outbox" in err
+    assert path.read_text() == "not a database"
+    assert os.listdir(str(tmp_path)) == ["api.key"]
+
+
+@pytest.mark.parametrize("action", ["status", "list"])
+def test_an_outbox_that_is_not_there_is_told_and_not_made(
+    action, run, tmp_path
+):
+    path = tmp_path / "alerts.db"
+    status, out, err = run("outbox", action, "--outbox", str(path))
+    assert (status, err) == (0, f"pdpyras: There is no outbox {path} yet.\n")
+    if action == "status":
+        empty = {"waiting": 0, "refused": 0, "oldest": None}
+        assert json.loads(out) == empty
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_an_outbox_in_a_directory_that_is_not_there_is_1(run, tmp_path):
+    path = str(tmp_path / "nowhere" / "alerts.db")
+    status, _, err = run("outbox", "flush", "--outbox", path)
+    assert status == 1
+    assert "nowhere: No such file or directory" in err
+
+
+def test_a_damaged_outbox_is_told_of_by_its_status(run, api, tmp_path):
+    path = tmp_path / "alerts.db"
+    path.write_bytes(b"SQLite format 3\0" + b"damaged " * 1000)
+    status, out, err = run("outbox", "status", "--outbox", str(path))
+    assert status == 0 and json.loads(out)["waiting"] == 0
+    assert "alerts.db is damaged" in err
+
+
 # -- Webhooks, signing in, completion -----------------------------------------
 
 
