@@ -5202,7 +5202,9 @@ class _Place:
                 f"history, not {truncate_text(repr(position))}."
             ) from None
         if path != self.path:
-            raise ValueError(f"resume is a position in {path}.")
+            raise ValueError(
+                f"resume is a position in {path}, not in {self.path}."
+            )
         if not has_until:
             self.until = until
 
@@ -5323,7 +5325,8 @@ def _history_operation(path: str, json: Any) -> _Operation:
             break
     else:
         raise URLError(
-            f"{path} is no list that the API gives by period. Use iter_all."
+            f"{path} is no list that the API gives by period. Use iter_all, "
+            "or in a shell pdpyras list."
         )
     if method == "POST":
         return operation._replace(response=operation.response or "data")
@@ -6948,7 +6951,10 @@ class PDSession(_FastTransport, _Transport):
 
     def _choose_url(self, url: Any, region: Optional[str]) -> None:
         if url is not None and region is not None:
-            raise ValueError("Give a url or a region, not both.")
+            raise ValueError(
+                "Give a url or a region, not both. They may be in the "
+                f"environment: {self._url_variable}, PAGERDUTY_REGION."
+            )
         if url is not None:
             _base(str(url))
             self.url = url

@@ -109,13 +109,22 @@ def _time(text: str) -> Any:
     """A time in ISO 8601, a date, or how long ago: ``90m``, ``7d``."""
     from datetime import datetime, timedelta, timezone
 
-    ago = re.fullmatch(r"(\d+)([smhdw])", text)
-    if ago:
-        seconds = int(ago.group(1)) * _SECONDS[ago.group(2)]
-        return datetime.now(timezone.utc) - timedelta(seconds=seconds)
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        return datetime.strptime(text, "%Y-%m-%d").date()
-    return text
+    try:
+        ago = re.fullmatch(r"(\d+)([smhdw])", text)
+        if ago:
+            seconds = int(ago.group(1)) * _SECONDS[ago.group(2)]
+            return datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            return datetime.strptime(text, "%Y-%m-%d").date()
+    except (ValueError, OverflowError):
+        pass
+    else:
+        if re.match(r"\d{4}-?\d\d-?\d\d[Tt ]", text):
+            return text  # The client reads it.
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no time; give 2026-01-31 (UTC), 2026-01-31T09:00:00Z, "
+        "or how long ago, as 12h or 7d"
+    )
 
 
 for _type, _name in (
@@ -579,7 +588,10 @@ def parse(arguments: Sequence[str]) -> Any:
     options = _Options(values)
     _take_late(command, options, rest)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(
+            f"unrecognized arguments: {' '.join(rest)} (see pdpyras "
+            f"{values['command']} --help)"
+        )
     return options
 
 

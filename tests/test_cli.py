@@ -847,6 +847,25 @@ def test_refusals_are_1_and_not_found_is_4(answer, status, run, api):
     assert KEY not in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "since", ["yesterday", "2026-13-01", "2026-02-30", "12", "99999999999w"]
+)
+def test_what_is_no_time_is_told_what_is(since, run, api):
+    status, _, err = run("history", "log_entries", "--since", since)
+    assert status == 2 and api.requests == []
+    assert f"{since!r} is no time" in err and "2026-01-31" in err
+
+
+def test_errors_say_what_to_do_in_a_shell(run, api):
+    assert "pdpyras list" in run("history", "users", "--since", "7d")[2]
+    assert "pdpyras list --help" in run("list", "users", "--parms", "a=b")[2]
+    err = run("list", "users", "--region", "eu", "--url", api.url)[2]
+    assert "PAGERDUTY_URL, PAGERDUTY_REGION" in err
+    status, _, err = run("post", "users", "@nowhere.json")
+    assert status == 1
+    assert err == "pdpyras: nowhere.json: No such file or directory\n"
+
+
 def test_a_network_that_is_gone_is_3(run, api):
     api.fault("refuse", stage="connect", times=9)
     status, out, err = run("get", "users/P1")
