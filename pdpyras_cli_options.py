@@ -128,7 +128,7 @@ def _time(text: str) -> Any:
 
 
 for _type, _name in (
-    *((_seconds, "number of seconds"), (_count, "number")),
+    *((_seconds, "number of seconds"), (_count, "number above 0")),
     (_time, "time"),
 ):
     _type.__name__ = _name  # So argparse calls it.
@@ -490,6 +490,19 @@ def _usage(name: str) -> str:
     return " ".join([f"pdpyras {name} [OPTIONS]", *arguments])
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a command that there is none what would help."""
+
+    def error(self, message: str) -> Any:
+        # Only commands that are named were made, so that argparse's own list
+        # is not all of them.
+        found = re.match(r"argument COMMAND: invalid choice: (\S+)", message)
+        if found:
+            commands = ", ".join(COMMANDS)
+            message = f"no command is called {found.group(1)}; {commands} are"
+        super().error(message)
+
+
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: Any, *args: Any) -> None:
         output.write(_version() + "\n")
@@ -519,7 +532,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "allow_abbrev": sys.version_info < (3, 8),
         "argument_default": argparse.SUPPRESS,
     }
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pdpyras",
         description="PagerDuty's REST API and Events API, from a shell.",
         epilog="The key is in PAGERDUTY_API_KEY, for events in "

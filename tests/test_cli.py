@@ -856,6 +856,25 @@ def test_what_is_no_time_is_told_what_is(since, run, api):
     assert f"{since!r} is no time" in err and "2026-01-31" in err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["help", "list"], ["incident", "list"], ["lst", "users"]]
+)
+def test_of_no_command_all_commands_are_told(arguments, run):
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert f"no command is called '{arguments[0]}'" in err
+    assert all(name in err for name in pdpyras_cli_options.COMMANDS)
+
+
+def test_a_position_in_another_list_is_refused(run, box, tmp_path):
+    period = ("--since", "2026-03-01", "--until", "2026-03-06")
+    period += ("--resume", str(tmp_path / "position"))
+    assert run("history", "log_entries", *period)[0] == 0
+    status, out, err = run("history", "incidents", *period)
+    assert (status, out) == (2, "")
+    assert "a position in /log_entries, not in /incidents" in err
+
+
 def test_errors_say_what_to_do_in_a_shell(run, api):
     assert "pdpyras list" in run("history", "users", "--since", "7d")[2]
     assert "pdpyras list --help" in run("list", "users", "--parms", "a=b")[2]
