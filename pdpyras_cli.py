@@ -566,7 +566,12 @@ def _change(options: Any) -> int:
 def _tell_key(events: Any, key: Optional[str]) -> None:
     if key:
         output.write(output.one_line(key) + "\n")
-    waiting = len(events.outbox) if events.outbox is not None else 0
+    import pdpyras
+
+    waiting = 0
+    # The event is safe by now. What is wrong with the file has been said.
+    with contextlib.suppress(pdpyras.PDClientError):
+        waiting = len(events.outbox) if events.outbox is not None else 0
     if waiting:
         output.say(f"Events that wait in the outbox: {waiting}")
 

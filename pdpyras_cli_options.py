@@ -213,7 +213,7 @@ _ARGUMENTS = {
     "PATH": "path or URL, such as users/PABC123",
     "BODY": "JSON, @FILE, or - for stdin",
     "SUMMARY": "what is wrong, or has changed",
-    "SOURCE": "where; this host by default",
+    "SOURCE": "where; of an alert, this host by default",
     "DEDUP_KEY": "as trigger has printed it",
     "FILE": "the body as it came; stdin by default",
     "ID": "of events, as list shows them",

@@ -648,6 +648,15 @@ def test_an_outbox_in_a_directory_that_is_not_there_is_1(run, tmp_path):
     assert "nowhere: No such file or directory" in err
 
 
+def test_an_event_that_was_sent_without_its_outbox_is_0(run, api, tmp_path):
+    path = str(tmp_path / "nowhere" / "alerts.db")
+    api.reply(202, json={"dedup_key": "d"})
+    status, out, err = run("trigger", "Full", "--outbox", path)
+    assert (status, len(api.requests)) == (0, 1)
+    assert out == "d\n"
+    assert "sent directly" in err
+
+
 def test_a_damaged_outbox_is_told_of_by_its_status(run, api, tmp_path):
     path = tmp_path / "alerts.db"
     path.write_bytes(b"SQLite format 3\0" + b"damaged " * 1000)
