@@ -500,11 +500,13 @@ class File:
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
+        mode = None
         if not os.path.exists(self.path):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             os.close(os.open(self.path, flags, 0o600))
             self._sync_directory()
         elif os.stat(self.path).st_mode & 0o077:
+            mode = os.stat(self.path).st_mode & 0o7777
             os.chmod(self.path, 0o600)
         self.identity = self._identity_now()
         connection = sqlite3.connect(
@@ -515,8 +517,10 @@ class File:
         )
         try:
             self._prepare(connection)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if mode is not None and isinstance(error, PDInputError):
+                os.chmod(self.path, mode)  # It is somebody else's.
             raise
         self._hold_ballast()
         return connection

@@ -1366,10 +1366,12 @@ def test_a_database_of_somebody_else_is_left_alone(api, path, naps):
     other.execute("CREATE TABLE theirs (a)")
     other.commit()
     other.close()
+    os.chmod(path, 0o664)
     with session(api, path) as alerts:
         with pytest.warns(pdpyras.PDWarning, match="not an outbox"):
             trigger(alerts, "k")
     assert api.taken == [("trigger", "k")]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o664
     other = sqlite3.connect(path)
     names = other.execute("SELECT name FROM sqlite_master").fetchall()
     other.close()
