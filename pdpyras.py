@@ -5643,6 +5643,8 @@ class _Answer(http.client.HTTPResponse):
                 self._progress.is_answered = True
         if not head.last:
             raise http.client.IncompleteRead(b"")
+        if self.length is None and not self.chunked:
+            self._read_length()
         if self.status == 408:
             self.will_close = True  # So that it is not asked once more.
         if self.status in (204, 304) and self.chunked:
@@ -5650,8 +5652,19 @@ class _Answer(http.client.HTTPResponse):
             self.chunked, self.length = False, 0
             del self.headers["Transfer-Encoding"]
 
+    def _read_length(self) -> None:
+        """Read a length that is said twice in one field (RFC 9112, 6.3)."""
+        field = self.headers.get("Content-Length")
+        if field is not None:
+            same = re.fullmatch(r"([0-9]+)([ \t]*,[ \t]*\1)*", field.strip())
+            if same is None:  # Where the answer ends is not known.
+                raise http.client.IncompleteRead(b"")
+            self.length = int(same.group(1))
+
     def _safe_read(self, amt: int) -> bytes:
         # urllib3 reads the chunks of a body by this.
+        if amt < 0:  # int() reads that, but no chunk has so many bytes.
+            raise http.client.IncompleteRead(b"")
         if self._progress is not None:
             self._progress.has_chunk = True
         return super()._safe_read(amt)  # type: ignore

@@ -259,6 +259,39 @@ def test_the_same_length_twice_is_whole(server, session, naps):
     assert naps == []
 
 
+@pytest.mark.parametrize("length", [b"5, 5", b"5,5 ,\t5"])
+def test_the_same_length_twice_in_one_field_is_whole(
+    length, server, session, naps
+):
+    """RFC 9112, 6.3; what is behind the length is none of its body."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n"
+    server.reply(raw=head + b"[1,2]no more")
+    assert session.get("/users").json() == [1, 2]
+    assert naps == []
+
+
+@pytest.mark.parametrize("length", [b"-5", b"five", b"5x", b"5,"])
+def test_a_length_that_is_none_is_network_trouble(
+    length, server, session, naps
+):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n"
+    server.reply(raw=head + b"[1,2]")
+    server.handler = named
+    assert session.get("/users").json() == {"user": "/users"}
+    assert naps == [3]
+
+
+@pytest.mark.parametrize("size", [b"-2", b"-1", b"two", b""])
+def test_a_chunk_size_that_is_none_is_network_trouble(
+    size, server, session, naps
+):
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.reply(raw=head + size + b"\r\n[]\r\n0\r\n\r\n")
+    server.handler = named
+    assert session.get("/users").json() == {"user": "/users"}
+    assert naps == [3]
+
+
 def deflate_raw(data):
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
