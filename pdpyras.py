@@ -3285,8 +3285,10 @@ class _Attempts:
         if not self._body.replayable:
             return False
         self._has_renewed = self.is_immediate = True
-        sent = str(self._headers.get("Authorization", ""))
-        credential.renew(sent.rpartition(" ")[2].replace("token=", "", 1))
+        sent = _masked(str(self._headers.get("Authorization", "")))
+        token = sent.rpartition(" ")[2].replace("token=", "", 1)
+        sent, token = None, _masked(token)  # For who looks at the frames.
+        credential.renew(token)
         return True
 
     def _may_retry(self, status: int) -> bool:
@@ -5957,11 +5959,7 @@ class _Adapter(HTTPAdapter):
                 _read_whole(response, progress)
         except BaseException as error:
             progress.proxy = _proxy_in_words(request.url, proxies)
-            _strip_error(
-                error,
-                handled,
-                (*_secrets(request), *_proxy_secrets(proxies)),
-            )
+            _strip_error(error, handled, _secrets(request))
             if not isinstance(error, requests.exceptions.InvalidHeader):
                 # A bare `raise` restores the traceback up to Python 3.10.
                 raise error
@@ -6371,9 +6369,14 @@ class _Transport(requests.Session):
         self, prepared_request: requests.PreparedRequest, proxies: Any
     ) -> Any:
         """Find the proxies for the target of a redirect."""
-        return _masked_proxies(
-            super().rebuild_proxies(prepared_request, proxies)  # type: ignore
+        proxies = super().rebuild_proxies(  # type: ignore
+            prepared_request, proxies
         )
+        # requests has put the password of the proxy into the headers.
+        prepared_request.headers.update(
+            _masked_headers(prepared_request.headers)
+        )
+        return _masked_proxies(proxies)
 
     def get_redirect_target(self, resp: Response) -> Optional[str]:
         """Where a response redirects to; None if it does not.

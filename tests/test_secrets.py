@@ -28,7 +28,8 @@ from tests.support import ROOT
 
 KEY = "u+Tk7/Zq9=not-a-real-key-5Xw2"
 PASSWORD = "not-a-real-word-8Rt4"
-SECRETS = (KEY, PASSWORD)
+BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+SECRETS = (KEY, PASSWORD, BASIC)
 ENQUEUE = "/v2/enqueue"
 EVENT = json.dumps({"routing_key": KEY, "event_action": "trigger"})
 ECHO = {"error": {"message": f"Bad key {KEY}", "errors": [KEY], "code": 2001}}
@@ -446,12 +447,29 @@ def proxy_behind_a_redirect(server):
             session.get("/users")
 
 
+class _Failing:
+    """A credential that cannot be renewed."""
+
+    def token(self):
+        return KEY
+
+    def renew(self, refused):
+        del refused
+        raise KeyError("no new token")
+
+
+def renewal_failed(server):
+    server.reply(401)
+    pdpyras.APISession(_Failing(), url=server.url).get("/users")
+
+
 SCENARIOS = [
     value
     for name, value in list(globals().items())
     if callable(value)
     and getattr(value, "__module__", "") == __name__
-    and name not in ("opened", "rest", "events", "changes", "proxies_of")
+    and name
+    not in ("opened", "rest", "events", "changes", "proxies_of", "_Failing")
     and (name != "interrupted" or hasattr(signal, "pthread_kill"))
 ]
 
@@ -963,9 +981,6 @@ class Refusing(wire.Proxy):
             answer = wire.Answer(self.status, body=b"no")
             link.sock.sendall(b"".join(answer.parts("GET", close=True)))
             link.hang_up()
-
-
-BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 
 
 def use_proxy(how, proxy, session, monkeypatch):
