@@ -6814,6 +6814,13 @@ def _key_problem(key: Any) -> str:
 # ---------------------------------------------------------------------------
 
 
+# Of each set, an argument that is given leaves no room for the others.
+_ALTERNATIVE_ARGUMENTS = (
+    frozenset(("url", "region")),
+    frozenset(("default_from", "default_sender")),
+)
+
+
 class PDSession(_FastTransport, _Transport):
     """What all the clients share; not meant to be used by itself.
 
@@ -6942,12 +6949,10 @@ class PDSession(_FastTransport, _Transport):
         :raises ValueError: there is no key
         """
         arguments = cls._arguments_from(os.environ)
-        if "url" in overrides or "region" in overrides:
-            arguments = {
-                k: v
-                for k, v in arguments.items()
-                if k not in ("url", "region")
-            }
+        for names in _ALTERNATIVE_ARGUMENTS:
+            if not names.isdisjoint(overrides):
+                for name in names:
+                    arguments.pop(name, None)
         arguments.update(overrides)
         if arguments.get("api_key") is None:
             raise ValueError(

@@ -95,6 +95,9 @@ def test_from_env(monkeypatch):
     # A URL that is given wins over the region of the environment.
     session = pdpyras.APISession.from_env(url="https://127.0.0.1")
     assert session.url == "https://127.0.0.1"
+    # So does the other name of an argument.
+    session = pdpyras.APISession.from_env(default_sender="bob@example.com")
+    assert session.default_from == "bob@example.com"
 
 
 @pytest.mark.parametrize("name", KINDS[1:])
