@@ -2125,15 +2125,6 @@ def _spell_times(body: Any, name: Any = None) -> Any:
     return body
 
 
-# For events, which have rules of their own.
-def _spell_value(value: Any) -> Any:
-    if value is True or value is False:
-        return str(value).lower()
-    if isinstance(value, date):
-        return value.isoformat()
-    return value
-
-
 def _unbracket(given: Any, params: Any, operation: _Operation) -> Any:
     """Undo ``[]`` where the endpoint spells a list parameter without."""
     if not isinstance(params, (dict, list)):
@@ -9193,7 +9184,7 @@ class EventsAPISession(_EventsSession):
         more = _without_none(
             component=component,
             group=group,
-            timestamp=_spell_value(timestamp),
+            timestamp=timestamp,
             **{"class": class_},
         )
         content = _trigger_payload(
@@ -9367,7 +9358,7 @@ class ChangeEventsAPISession(_EventsSession):
         """
         payload = {
             "summary": summary,
-            "timestamp": _spell_value(timestamp) or self.event_timestamp,
+            "timestamp": timestamp or self.event_timestamp,
         }
         payload.update(
             _without_none(source=source, custom_details=custom_details)

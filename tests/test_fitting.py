@@ -614,6 +614,22 @@ def test_a_point_in_time_is_spelled_out(events, changes, server):
     assert times == ["2024-05-01T12:30:00+00:00"] * 2
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zones here")
+def test_a_timestamp_without_a_zone_is_local_time(
+    events, changes, server, monkeypatch
+):
+    monkeypatch.setenv("TZ", "XYZ-3")
+    time.tzset()
+    try:
+        events.trigger(SUMMARY, SOURCE, timestamp=datetime(2024, 5, 1, 12))
+        changes.submit(SUMMARY, timestamp=datetime(2024, 5, 1, 12))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    times = [r.json["payload"]["timestamp"] for r in server.requests]
+    assert times == ["2024-05-01T12:00:00+03:00"] * 2
+
+
 def test_the_payload_wins_over_the_arguments(events, server):
     payload = {"component": "from the payload", "class": "from it too"}
     events.trigger(SUMMARY, SOURCE, payload=payload, component="c", class_="c")
