@@ -8829,7 +8829,7 @@ def _checked_dedup_key(dedup_key: Any) -> str:
 def _complete_event(event: Dict[str, Any]) -> Dict[str, Any]:
     """The event, with what must not change while it waits: its time.
 
-    :raises ValueError: it lacks what the API refuses to do without
+    :raises PDInputError: it lacks what the API refuses to do without
     """
     action = event.get("event_action", "change")
     if action not in ("trigger", "change"):
@@ -8838,7 +8838,7 @@ def _complete_event(event: Dict[str, Any]) -> Dict[str, Any]:
     if action == "trigger":
         _check_required(payload)
     elif not isinstance(payload.get("summary"), str):
-        raise ValueError(
+        raise PDInputError(
             "The summary of a change event must be a str, not "
             f"{payload.get('summary')!r}."
         )

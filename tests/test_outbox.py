@@ -272,7 +272,7 @@ def test_what_the_api_would_refuse_the_call_refuses(properties, alerts, api):
 
 def test_a_change_event_without_summary_is_refused(api, path):
     with session(api, path, kind="ChangeEventsAPISession") as changes:
-        with pytest.raises(ValueError, match="summary"):
+        with pytest.raises(pdpyras.PDInputError, match="summary"):
             changes.send_change_event(payload={})
         assert len(changes.outbox) == 0
 
