@@ -7162,12 +7162,11 @@ class PDSession(_FastTransport, _Transport):
         pairs = _as_lists(pairs)
         for name, value in pairs:
             if value == []:
-                warnings.warn(
+                _warn(
+                    self.log,
                     f"The query parameter {name!r} is empty and is left out: "
                     "it filters nothing. Skip the request if nothing is what "
                     "you want; None leaves a parameter out silently.",
-                    PDWarning,
-                    stacklevel=_callers_level(2),
                 )
         return [(name, value) for name, value in pairs if value != []]
 

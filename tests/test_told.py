@@ -94,6 +94,7 @@ def pages(*answers):
 PAGE = wire.Answer(json={"users": [{"id": "P0"}], "more": True})
 NO_MORE = wire.Answer(json={"users": [{"id": "P0"}]})
 EMPTY = wire.Answer(json={"users": [], "more": True})
+NOTHING = wire.Answer(json={"users": [], "more": False})
 BROKEN = wire.Answer(500, json={"error": {"message": "Out of order"}})
 
 #: What a script asks, what it is answered, and what it must be told.
@@ -363,11 +364,20 @@ def test_a_log_takes_the_warnings_in_who_wants_them_there(run, server):
     assert ended.errors.startswith("WARNING py.warnings ")
 
 
-def test_a_warning_is_noted_on_the_log_at_info(server, session, caplog):
-    server.handler = pages(NO_MORE)
+@pytest.mark.parametrize(
+    "answer, params, kind",
+    [
+        (NO_MORE, None, pdpyras.PDIncompleteWarning),
+        (NOTHING, {"team_ids": []}, pdpyras.PDWarning),
+    ],
+)
+def test_a_warning_is_noted_on_the_log_at_info(
+    answer, params, kind, server, session, caplog
+):
+    server.handler = pages(answer)
     session.log.setLevel(logging.INFO)
-    with told(pdpyras.PDIncompleteWarning) as texts:
-        session.list_all("users")
+    with told(kind) as texts:
+        session.list_all("users", params=params)
     (record,) = [r for r in caplog.records if r.levelno == logging.INFO]
     assert record.getMessage() == texts[0]
     assert record.name == "pdpyras"
