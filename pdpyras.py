@@ -1945,11 +1945,13 @@ def canonical_path(base_url: str, url: str) -> str:
     full_url = normalize_url(base_url, url)
     path = _known_path(base_url, full_url)
     if path is None:
+        plain_path = _plain_path(base_url, full_url)
+        hint = _did_you_mean(plain_path)
         raise URLError(
-            f"{_plain_path(base_url, full_url)} is no known endpoint. "
-            f"{_did_you_mean(_plain_path(base_url, full_url))} If the API has "
-            "it, append its path to pdpyras.CANONICAL_PATHS, with a parameter "
-            "like {id} for each variable node."
+            f"{plain_path or '/'} is no known endpoint. "
+            f"{hint}{' ' if hint else ''}If the API has it, append its path "
+            "to pdpyras.CANONICAL_PATHS, with a parameter like {id} for each "
+            "variable node."
         )
     return path
 
@@ -5793,7 +5795,7 @@ class _IdleConnections:
         self._connections: Deque[Any] = deque()
 
     def get(self, block: bool = True, timeout: Any = None) -> Any:
-        """As :meth:`request`, with the method GET."""
+        """The connection that was used last; raises queue.Empty."""
         try:
             return self._connections.pop()
         except IndexError:
