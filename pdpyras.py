@@ -3043,6 +3043,15 @@ def _stripped(is_callers: bool, secrets: Collection[str], value: Any) -> Any:
     return value if is_callers else _masked(value)
 
 
+def _is_used_up(body: Any) -> bool:
+    """Is nothing left of a body that was sent once?
+
+    Of files that tell their position, requests finds out.
+    """
+    is_stream = hasattr(body, "__next__") or hasattr(body, "read")
+    return is_stream and not hasattr(body, "tell")
+
+
 class _Body:
     """The body of a request, to be sent once more from where it began.
 
@@ -6399,13 +6408,16 @@ class _Transport(requests.Session):
 
         :raises PDClientError: this is one
         """
-        method = response.request.method
+        method, body = response.request.method, response.request.body
         is_write = method not in ("GET", "HEAD")
+        keeps_body = response.status_code in (307, 308)
         is_inside = _is_inside_or_upgraded(self.url, target)
         if not is_inside or _leads_up(target):
             problem = "which is outside the API"
-        elif is_write and response.status_code not in (307, 308):
+        elif is_write and not keeps_body:
             problem = f"which would lose the {method}"
+        elif keeps_body and _is_used_up(body):
+            problem = "but the body was an iterator, which is used up"
         else:
             return
         response.close()

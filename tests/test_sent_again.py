@@ -184,6 +184,18 @@ def test_a_generator_is_not_sent_again_after_trouble(
     assert naps == []
 
 
+@pytest.mark.parametrize("body", [generator, iterator])
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_generator_is_not_sent_again_behind_a_redirect(
+    status, body, server, session, naps
+):
+    server.reply(status, headers={"Location": "/teams"})
+    with pytest.raises(pdpyras.PDClientError, match="iterator.*used up"):
+        session.post("users", data=body())
+    assert [r.body for r in server.requests] == [b"onetwo"]
+    assert naps == []
+
+
 def test_a_pipe_is_not_sent_again_after_an_answer(server, session, naps, pipe):
     server.reply(429)
     assert session.post("users", data=pipe).status_code == 429
