@@ -820,7 +820,12 @@ def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
     twice.
     """
     warnings.warn(message, category, stacklevel=_callers_level(3))
-    log.info("%s", message)
+    _note(log, "%s", message)
+
+
+def _note(log: Any, message: str, *args: Any) -> None:
+    """Log at INFO; to a stand-in that has no ``info``, at DEBUG."""
+    getattr(log, "info", log.debug)(message, *args)
 
 
 # ---------------------------------------------------------------------------
@@ -2666,7 +2671,8 @@ def _wrapped_request(
     kwargs = _str_as_it_stands(kwargs)
     located = _locate(session.url, url)
     if located.path is None:
-        getattr(session, "log", _log).info(
+        _note(
+            getattr(session, "log", _log),
             "%s %s is not in the tables; its wrapping is guessed.",
             http_method,
             _plain_path(session.url, located.full_url),
@@ -6814,16 +6820,16 @@ def _key_problem(key: Any) -> str:
     )
 
 
-# ---------------------------------------------------------------------------
-# PDSession
-# ---------------------------------------------------------------------------
-
-
 # Of each set, an argument that is given leaves no room for the others.
 _ALTERNATIVE_ARGUMENTS = (
     frozenset(("url", "region")),
     frozenset(("default_from", "default_sender")),
 )
+
+
+# ---------------------------------------------------------------------------
+# PDSession
+# ---------------------------------------------------------------------------
 
 
 class PDSession(_FastTransport, _Transport):
@@ -8635,7 +8641,7 @@ def _fit_event(
     """Make an event fit the limits of the API.
 
     :returns: the event, or a shortened copy; and what was cut, in words
-    :raises PDInputError: shortening the details is not enough
+    :raises PDInputError: it cannot be shortened so far
     """
     payload = event.get("payload")
     if not isinstance(payload, abc.Mapping):
@@ -8653,7 +8659,7 @@ def _fit_event(
         event = dict(event, payload=payload)
     excess = _size(event) - _MAX_EVENT_SIZE
     if excess > 0:
-        cuts.append(
+        cut = (
             f"it has {excess + _MAX_EVENT_SIZE} bytes; the limit is "
             f"{_MAX_EVENT_SIZE}, so that the largest custom_details are cut"
         )
@@ -8663,11 +8669,33 @@ def _fit_event(
             payload["custom_details"] = _shorten_details(details, room)
             event = dict(event, payload=payload)
         if _size(event) > _MAX_EVENT_SIZE:
-            raise PDInputError(
-                f"The event has {_size(event)} bytes without its "
-                f"custom_details; the API takes {_MAX_EVENT_SIZE}."
-            )
+            event = _without_extras(event)
+            cut += ", other texts too, and links and images are left out"
+        cuts.append(cut)
     return event, cuts
+
+
+def _without_extras(event: Dict[str, Any]) -> Dict[str, Any]:
+    """What is left of an event that is too large but for its details.
+
+    :raises PDInputError: that does not fit either
+    """
+    identity = ("routing_key", "event_action", "dedup_key")
+    kept = {name: event[name] for name in identity if name in event}
+    others = {
+        name: value
+        for name, value in event.items()
+        if name not in (*identity, "links", "images")
+    }
+    # Two bytes for what joins them.
+    room = _MAX_EVENT_SIZE - _size(kept) - 2
+    shortened = others if _size(others) <= room else _level_texts(others, room)
+    if shortened is None:
+        raise PDInputError(
+            f"The event has {_size(event)} bytes, and cannot be shortened to "
+            f"the {_MAX_EVENT_SIZE} that the API takes."
+        )
+    return {**kept, **shortened}
 
 
 def _size(value: Any) -> int:

@@ -381,9 +381,28 @@ def test_no_warning_shows_the_key(events, caplog):
     ],
     ids=["links", "component", "client"],
 )
-def test_what_cannot_be_shortened_is_an_error(properties, events, server):
-    with pytest.raises(pdpyras.PDInputError, match="512000"):
+def test_what_is_large_beside_the_details_is_cut_as_well(
+    properties, events, server
+):
+    """Else nobody would be paged."""
+    with pytest.warns(pdpyras.PDWarning, match="links and images"):
         events.trigger(SUMMARY, SOURCE, **properties)
+    (request,) = server.requests
+    assert len(request.body) <= 512000
+    assert request.json["payload"]["summary"] == SUMMARY
+    assert request.json["payload"]["source"] == SOURCE
+    assert "links" not in request.json
+    events.strict_events = True
+    with pytest.raises(pdpyras.PDInputError, match="strict_events"):
+        events.trigger(SUMMARY, SOURCE, **properties)
+    assert len(server.requests) == 1
+
+
+def test_what_cannot_be_shortened_is_an_error(events, server):
+    with pytest.raises(pdpyras.PDInputError, match="512000"):
+        events.trigger(
+            SUMMARY, SOURCE, payload={"component": list(range(200000))}
+        )
     assert server.requests == []
 
 
