@@ -24,6 +24,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Union,
 )
 
 try:
@@ -51,12 +52,16 @@ MAX_TAIL = 64 * 1024
 MAX_HALF_SECRET = 1024
 
 # Seconds for which others, who have the command's stderr still, may add to
-# what is kept.
+# what is kept; and those for which ours may take nothing after the command.
 DRAIN_TIME = 0.2
+STALL_TIME = 1.0
 
 # Bytes that are read at a time, and more chunks than a pipe holds.
 CHUNK_SIZE = 64 * 1024
 MAX_CHUNKS = 64
+
+# Milliseconds: poll() takes no more than 24 days.
+MAX_POLL = 3600 * 1000
 
 # Signals that are passed on. Those of the terminal reach the command anyway,
 # which is in our process group.
@@ -179,36 +184,58 @@ def _read(reader: int) -> Optional[bytes]:
         return b""
 
 
-def _write(data: bytes) -> bool:
-    """Pass on to our stderr; False: it is closed."""
-    while data:
-        try:
-            data = data[os.write(2, data) :]
-        except BlockingIOError:
-            select.select([], [2], [])
-        except OSError:
-            return False
-    return True
+def _write(data: Union[bytes, bytearray]) -> int:
+    """Write some of it to our stderr, which may have to be waited for.
+
+    :returns: how many bytes are done with. What a full disk does not take is
+        lost, and no reason to end the command.
+    :raises BrokenPipeError: nobody reads it
+    """
+    try:
+        # More than that can block, even if there is space.
+        return os.write(2, data[: select.PIPE_BUF])
+    except BlockingIOError:
+        return 0
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return len(data)
 
 
-def _leave_relay(reader: int) -> None:
+def _is_ready(seconds: float) -> bool:
+    """Does our stderr take something, at the latest after a time?"""
+    return bool(select.select([], [2], [], seconds)[1])
+
+
+def _leave_relay(reader: Optional[int], data: bytes) -> None:
     """Let a process go on passing on what others still write.
 
     The command has started something that outlives it, and that would be
-    ended by the loss of its stderr.
+    ended by the loss of its stderr. Or our stderr takes nothing at present.
     """
     if os.fork():
         return
     try:
-        for descriptor in (0, 1):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        os.set_blocking(reader, True)
-        data = _read(reader)
-        while data and _write(data):
-            data = _read(reader)
+        _close_all_but(reader)
+        if reader is not None:
+            os.set_blocking(reader, True)
+        while data or reader is not None:
+            while data:
+                select.select([], [2], [])
+                data = data[_write(data) :]
+            data = b"" if reader is None else _read(reader) or b""
+            reader = reader if data else None
     finally:
         os._exit(0)
+
+
+def _close_all_but(reader: Optional[int]) -> None:
+    """Keep stderr alone; a lock or a pipe would be held by others."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/dev/fd"):
+            if int(name) not in (2, reader):
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
 
 
 # ---------------------------------------------------------------------------
@@ -292,8 +319,8 @@ def watch(
         SIGKILL; the processes that it has started itself get neither
     """
     begun = time.monotonic()
+    reader, writer = _open_channel()
     with _noted_signals() as signals:
-        reader, writer = _open_channel()
         try:
             process = subprocess.Popen(
                 command,
@@ -333,7 +360,8 @@ def _not_run(
     """A command that cannot be run, as a shell says so."""
     reason = getattr(error, "strerror", None) or str(error)
     tail = b"%s: %s\n" % (command[0], reason.encode("utf-8"))
-    _write(b"pdpyras: " + tail)
+    with contextlib.suppress(OSError):
+        os.write(2, b"pdpyras: " + tail)
     is_missing = isinstance(error, FileNotFoundError)
     status = NOT_FOUND if is_missing else NOT_EXECUTABLE
     seconds = time.monotonic() - begun
@@ -351,7 +379,7 @@ class _Watched:
     ) -> None:
         self._process, self._signals = process, signals
         self._reader = reader
-        self._tail = _Tail()
+        self._tail, self._unwritten = _Tail(), bytearray()
         self._is_timeout = self._is_interrupt = False
         if reader is not None:
             os.set_blocking(reader, False)
@@ -366,12 +394,13 @@ class _Watched:
                 continue
             self._wait(left)
         for _ in range(MAX_CHUNKS):  # What it has left behind itself.
-            if not self._pass_on():
+            if not self._read():
                 break
+        while self._unwritten and _is_ready(STALL_TIME):
+            self._pass_on()
         end = time.monotonic() + DRAIN_TIME
         while self._reader is not None and time.monotonic() < end:
-            select.select([self._reader], [], [], 0.01)
-            self._pass_on()
+            self._wait(max(0, end - time.monotonic()))
 
     def _end_it(self) -> Optional[float]:
         """The time is over; returns when to look again."""
@@ -387,25 +416,41 @@ class _Watched:
         """Wait for the next event, and handle it."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        if self._reader is not None:
+        if self._unwritten:
+            poll.register(2, select.POLLOUT)
+        elif self._reader is not None:
             poll.register(self._reader, select.POLLIN)
-        poll.poll(None if seconds is None else seconds * 1000 + 1)
+        longest = MAX_POLL if seconds is None else seconds * 1000 + 1
+        poll.poll(min(longest, MAX_POLL))
         try:
             numbers = os.read(self._signals, 512)
         except BlockingIOError:
             numbers = b""
         for number in numbers:
             self._handle(number)
+        if not self._unwritten:
+            self._read()
         self._pass_on()
 
-    def _pass_on(self) -> bool:
-        """Pass on what the command has written; was there anything?"""
+    def _read(self) -> bool:
+        """Take what the command has written; was there anything?"""
         data = None if self._reader is None else _read(self._reader)
         if data:
             self._tail.add(data)
-        if data == b"" or data and not _write(data):
+            self._unwritten += data
+        elif data == b"":
             self._close_reader()
         return bool(data)
+
+    def _pass_on(self) -> None:
+        """Write what our stderr takes without waiting."""
+        try:
+            while self._unwritten and _is_ready(0):
+                del self._unwritten[: _write(self._unwritten)]
+        except BrokenPipeError:
+            # The command learns it as if its stderr were ours.
+            self._unwritten.clear()
+            self._close_reader()
 
     def _handle(self, number: int) -> None:
         if number == signal.SIGWINCH:
@@ -423,8 +468,8 @@ class _Watched:
         self._reader = None
 
     def close(self) -> None:
-        if self._reader is not None:
-            _leave_relay(self._reader)
+        if self._reader is not None or self._unwritten:
+            _leave_relay(self._reader, bytes(self._unwritten))
         self._close_reader()
 
     def outcome(self, begun: float) -> Outcome:

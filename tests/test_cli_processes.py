@@ -659,6 +659,60 @@ def test_run_leaves_the_stderr_of_those_that_outlive_it(box, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="there is no /dev/full"
+)
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_run_does_not_end_what_cannot_write_to_stderr(stderr, box):
+    script = "echo a >&2; sleep 0.1; echo b >&2; echo out; exit 3"
+    done = shell(f"pdpyras run -- sh -c '{script}' {stderr}")
+    assert (done.returncode, done.stdout) == (3, b"out\n")
+    details = events(box)[0]["payload"]["custom_details"]
+    assert details["stderr"] == ("" if stderr == "2>&-" else "a\nb")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["timeout", "signal"])
+def test_run_ends_what_writes_where_nobody_reads(how, box):
+    script = "import sys\nwhile 1: sys.stderr.write('x' * 8192)"
+    seconds = "0.5" if how == "timeout" else "600"
+    command = [*PDPYRAS, "run", "--timeout", seconds, "--", sys.executable]
+    with started(*command, "-c", script) as process:
+        if how == "signal":
+            assert process.stderr.read(1)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == (124 if how == "timeout" else 143)
+        assert len(process.stderr.read()) > 8192  # Nothing of it is lost.
+    assert len(events(box)) == 1
+
+
+@pytest.mark.once
+def test_run_leaves_no_open_files_behind(box):
+    """A lock of the caller is not held by what passes stderr on."""
+    child = (
+        "import os, subprocess as s; "
+        "p = s.Popen(['cat'], stdin=%d, stdout=s.DEVNULL); os._exit(0)"
+    )
+    gate, gate_end = os.pipe()
+    lock, lock_end = os.pipe()
+    command = [*PDPYRAS, "run", "--", sys.executable, "-c", child % gate]
+    with started(*command, pass_fds=[gate, lock_end]) as process:
+        os.close(lock_end)
+        assert process.wait(SECONDS) == 0
+        assert select.select([lock], [], [], SECONDS)[0]  # It is closed.
+        os.close(gate_end)  # Only now, cat ends.
+        assert process.stderr.read() == b""
+    for descriptor in (gate, lock):
+        os.close(descriptor)
+
+
+def test_run_waits_longer_than_poll_can():
+    outcome = pdpyras_cli_run.watch([b"sh", b"-c", b"exit 3"], 1e12)
+    assert (outcome.status, outcome.is_timeout) == (3, False)
+
+
+@pytest.mark.once
 def test_run_passes_on_more_than_a_pipe_holds(box):
     child = (
         "import os; data = bytes(range(256)) * 4096\n"
