@@ -118,23 +118,29 @@ def _reports(options: Any) -> Iterator[List[str]]:
 # ---------------------------------------------------------------------------
 
 
-def _lines_in(name: str) -> Iterator[str]:
-    """The lines of a file, or of stdin if it is ``-``; UTF-8."""
+def _lines_in(name: str) -> Iterator[bytes]:
+    """The lines of a file, or of stdin if it is ``-``."""
     if name == "-":
         if sys.stdin is None:
             raise ValueError("stdin is closed.")
-        lines: Any = getattr(sys.stdin, "buffer", sys.stdin)
-        yield from map(_decoded, lines)
+        yield from sys.stdin.buffer
         return
-    with open(output.file_name(name), "rb") as file:
-        yield from map(_decoded, file)
-
-
-def _decoded(line: Any) -> str:
     try:
-        return line if isinstance(line, str) else line.decode("utf-8-sig")
+        with open(output.file_name(name), "rb") as file:
+            yield from file
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror}.") from None
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"The input is not UTF-8: {error}") from None
+
+
+def _text_in(name: str) -> str:
+    return _text(b"".join(_lines_in(name)))
 
 
 def _loaded(text: str, what: str) -> Any:
@@ -147,7 +153,7 @@ def _loaded(text: str, what: str) -> Any:
 def _json_argument(text: str, what: str) -> Any:
     """JSON, or ``@FILE`` with JSON, or ``-``: JSON from stdin."""
     if text == "-" or text.startswith("@"):
-        text = "".join(_lines_in(text[1:] or "-"))
+        text = _text_in(text[1:] or "-")
     return _loaded(text, what)
 
 
@@ -175,7 +181,7 @@ def _key(options: Any, variable: str) -> Optional[str]:
     """The key in the file; None: it is in the environment."""
     if options.key_file:
         if options.key is None:  # A pipe can be read only once.
-            options.key = "".join(_lines_in(options.key_file)).strip()
+            options.key = _text_in(options.key_file).strip()
         return str(options.key)
     if not os.environ.get(variable):
         hint = ""
@@ -427,19 +433,20 @@ class _Batch:
             output.say(f"{self._failures} of {self._count} requests failed.")
         return self._status
 
-    def _lines(self) -> Iterator[Tuple[int, str]]:
+    def _lines(self) -> Iterator[Tuple[int, bytes]]:
         for number, line in enumerate(_lines_in(self._options.each), 1):
             if self._is_over:
                 output.say(f"Line {number} and those after it are not sent.")
                 return
             if line.strip():
-                yield number, line.strip()
+                yield number, line
 
-    def _result(self, numbered: Tuple[int, str]) -> Tuple[int, Any]:
-        """The number of a line, and what came of it: maybe an exception."""
-        number, line = numbered
+    def _result(self, numbered: Tuple[int, bytes]) -> Tuple[int, Any]:
+        """The number of a line, and its result, which may be an exception."""
+        number, content = numbered
         body = self._body
         try:
+            line = _text(content).strip()
             if _ID.fullmatch(line):
                 item = {"id": line.strip('"')}
             else:
@@ -882,7 +889,9 @@ class _Redirect:
         try:
             self._server = HTTPServer(("127.0.0.1", port), Handler)
         except OSError as error:
-            raise ValueError(f"Port {port} cannot be had: {error}") from None
+            raise ValueError(
+                f"Port {port} is not available: {error}"
+            ) from None
         self.uri = f"http://127.0.0.1:{self._server.server_port}/"
 
     def wait(self, state: str, seconds: float) -> str:
@@ -915,18 +924,13 @@ def _webhook(options: Any) -> int:
 
     secret = os.environ.get("PAGERDUTY_WEBHOOK_SECRET")
     if options.key_file:
-        secret = "".join(_lines_in(options.key_file)).strip()
+        secret = _text_in(options.key_file).strip()
     if not secret:
         raise ValueError(
             "There is no secret: set PAGERDUTY_WEBHOOK_SECRET, or name a "
             "file with --key-file."
         )
-    name = options.file or "-"
-    if name == "-":
-        body = sys.stdin.buffer.read()
-    else:
-        with open(output.file_name(name), "rb") as file:
-            body = file.read()
+    body = b"".join(_lines_in(options.file or "-"))
     headers = {"X-PagerDuty-Signature": options.signature}
     try:
         event = pdpyras_webhooks.webhook_event(
@@ -958,8 +962,10 @@ def _sandbox(options: Any) -> int:
         signal.signal(number, lambda *args: end.set())
     try:
         box.start()
-    except (OSError, OverflowError) as error:
-        raise ValueError(f"Port {box.port} cannot be had: {error}") from None
+    except OSError as error:
+        raise ValueError(
+            f"Port {box.port} is not available: {error}"
+        ) from None
     with contextlib.closing(contextlib.ExitStack()) as stack:
         stack.callback(box.stop)
         for name, value in (

@@ -81,6 +81,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not 0 <= int(text) < 65536:
+        raise ValueError
+    return int(text)
+
+
 def _names(text: str) -> List[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -129,7 +135,7 @@ def _time(text: str) -> Any:
 
 for _type, _name in (
     *((_seconds, "number of seconds"), (_count, "number above 0")),
-    (_time, "time"),
+    *((_time, "time"), (_port, "port")),
 ):
     _type.__name__ = _name  # So argparse calls it.
 
@@ -262,7 +268,7 @@ _TYPES: Dict[str, Callable[[str], Any]] = {
     "ID": int,
     "N": _count,
     "NAME:VALUE": _header,
-    "PORT": int,
+    "PORT": _port,
     "SECONDS": _seconds,
     "TIME": _time,
 }
@@ -548,10 +554,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     for flag in dict.fromkeys(_COMMON):
         _add_option(parser, _options[flag], "before_" + _options[flag].name)
-    commands = parser.add_subparsers(
+    commands: Any = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands"
     )
-    # Those of commands that are not named need not be made.
+    # Parsers of commands that are not named need not be made.
     named = [name for name in COMMANDS if name in arguments]
     is_help = bool(arguments) and arguments[0] in ("-h", "--help")
     for name in list(COMMANDS) if is_help or not named else named:
@@ -567,6 +573,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             **settings,
         )
         _fill_parser(sub, command)
+    commands.choices = list(COMMANDS)  # for the message about another word
     return parser
 
 
