@@ -436,13 +436,21 @@ class Export:
             )
         self._shape = {"format": form, "fields": options.fields}
         self._saved = self._load()
-        self.position: Optional[Dict[str, Any]] = self._saved.get("position")
-        self._is_begun = bool(self._saved.get("is_begun"))
         self._next_save = 0.0
         self._output = _regular_stdout()
-        self._length = self._begin_output()
-        if self._output is not None and not self._length:
-            self._is_begun = False  # It is another file.
+        if self._output is not None:
+            _lock(self._output)
+        length = self._begin_output()
+        is_begun = bool(self._saved.get("is_begun"))
+        if self._output is not None and not length:
+            is_begun = False  # It is another file.
+        # One value, so that an interrupt finds the three of the same record.
+        self._written = (self._saved.get("position"), length, is_begun)
+
+    @property
+    def position(self) -> Optional[Dict[str, Any]]:
+        """The position after the last record that has been written."""
+        return self._written[0]
 
     def _load(self) -> Dict[str, Any]:
         try:
@@ -493,41 +501,43 @@ class Export:
         return datetime.now(timezone.utc) if asked is None else asked
 
     def run(self, records: Any) -> None:
-        """Write the records, and keep the position behind each."""
-        self.position = self.position or records.position
+        """Write the records, and keep the position after each."""
+        position, length, is_begun = self._written
+        self._written = (position or records.position, length, is_begun)
         count, limit = 0, self._options.limit
-        texts = chunks(records, self._options, "jsonl", self._is_begun)
+        texts = chunks(records, self._options, "jsonl", is_begun)
         self._save()  # If that is impossible, it is known now.
         is_complete = False
         try:
             while limit is None or count < limit:
                 text = next(texts, None)
-                if text is None:
-                    is_complete = True
-                    break
+                is_complete = text is None
+                text = text or ""
+                length += len(text.encode("utf-8"))
+                is_begun = is_begun or bool(text)
+                written = (records.position, length, is_begun)
                 write(text)
+                self._written = written
+                if is_complete:
+                    break
                 count += 1
-                self._is_begun = self._is_begun or bool(text)
-                self._length += len(text.encode("utf-8"))
-                self.position = records.position
                 if time.monotonic() >= self._next_save:
                     self._save()
-            if is_complete:
-                self.position = records.position
         finally:
             self._save(is_complete, is_end=True)
 
     def _save(self, is_complete: bool = False, is_end: bool = False) -> None:
         """Replace the file as a whole, after the output is on disk."""
-        state = dict(self._shape, position=self.position)
-        state.update(is_complete=is_complete, is_begun=self._is_begun)
+        position, length, is_begun = self._written
+        state = dict(self._shape, position=position, is_begun=is_begun)
+        state["is_complete"] = is_complete
         if self._output is not None:
             os.fsync(self._output)
             file = os.fstat(self._output)
             state["output"] = {
                 "file": _identity(file),
-                "length": self._length,
-                "is_whole": is_end and file.st_size == self._length,
+                "length": length,
+                "is_whole": is_end and file.st_size == length,
             }
         new = self._path + b".new"
         with open(new, "w", encoding="utf-8") as stream:
@@ -552,6 +562,20 @@ def _regular_stdout() -> Optional[int]:
 
 def _identity(file: os.stat_result) -> List[int]:
     return [file.st_dev, file.st_ino]
+
+
+def _lock(descriptor: int) -> None:
+    """Let no other export write to this file; the end of ours unlocks it."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            "Another export writes to this file at present."
+        ) from None
+    except (ImportError, OSError):
+        pass  # Not a Unix, or a file system without locks.
 
 
 def _appends(descriptor: int) -> bool:

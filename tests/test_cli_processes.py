@@ -3,6 +3,7 @@
 And ``pdpyras run``, which must be invisible to what it runs.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ import time
 
 import pytest
 
+import pdpyras_cli_output
 import pdpyras_cli_run
 from pdpyras_sandbox import Sandbox
 from tests import wire
@@ -438,6 +440,53 @@ def test_an_export_is_not_gone_on_with_elsewhere(box, tmp_path):
     with open(position, "w") as file:
         file.write("{}")
     assert export(tmp_path).returncode == 2
+
+
+@pytest.mark.once
+def test_two_exports_do_not_write_to_one_file(tmp_path, box):
+    fcntl = pytest.importorskip("fcntl")
+    with open(str(tmp_path / "out"), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = export(tmp_path)
+        assert done.returncode == 2 and b"Another export" in done.stderr
+        assert file.tell() == 0 and box.requests == []
+        fcntl.flock(file, fcntl.LOCK_UN)
+    assert export(tmp_path).returncode == 0
+
+
+def test_an_interrupt_does_not_part_a_record_from_its_position(
+    monkeypatch, tmp_path
+):
+    class Records:
+        """Ctrl-C comes while the position after the second is asked for."""
+
+        count = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.count += 1
+            return {"id": f"P{self.count}"}
+
+        @property
+        def position(self):
+            if self.count == 2:
+                raise KeyboardInterrupt
+            return {"count": self.count}
+
+    resume = tmp_path / "position"
+    options = argparse.Namespace(
+        resume=str(resume), format="ids", fields=None, limit=None
+    )
+    with open(str(tmp_path / "out"), "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with pytest.raises(KeyboardInterrupt):
+            pdpyras_cli_output.Export(options).run(Records())
+    saved = json.loads(resume.read_text())
+    lines = (tmp_path / "out").read_text().split()
+    assert saved["position"] == {"count": len(lines)}
+    assert saved["output"]["is_whole"]
 
 
 @pytest.mark.once
