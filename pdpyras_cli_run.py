@@ -65,7 +65,10 @@ MAX_POLL = 3600 * 1000
 
 # Signals that are passed on. Those of the terminal reach the command anyway,
 # which is in our process group.
-_PASSED_ON = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+_PASSED_ON = (
+    *("SIGALRM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"),
+    *("SIGUSR1", "SIGUSR2"),
+)
 _OF_TERMINAL = ("SIGINT", "SIGQUIT")
 
 

@@ -603,7 +603,9 @@ def test_run_kills_what_does_not_end(monkeypatch):
     assert 0.4 < time.monotonic() - begun < SECONDS
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"]
+)
 @pytest.mark.once
 def test_run_passes_signals_on(name, box):
     script = (
