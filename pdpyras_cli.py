@@ -53,15 +53,15 @@ __all__ = ["main"]
 SUCCESS, REFUSED, USAGE, NETWORK, NOT_FOUND, INCOMPLETE = range(6)
 INTERRUPTED = 130
 
-# Of what `run` tells: lines of stderr, and characters of the command.
+# In the alert of `run`: lines of stderr, and characters of the command.
 STDERR_LINES = 40
 COMMAND_LENGTH = 200
 
 # Seconds in which the alert of `run` is sent, as in guard().
 EVENT_TIME = 60.0
 
-# Of `login`: seconds for which the browser is waited for, and the port that
-# the redirect URI of the app names.
+# For `login`: seconds to wait for the browser, and the port of the app's
+# redirect URI.
 LOGIN_TIME = 300.0
 LOGIN_PORT = 8765
 
@@ -70,7 +70,7 @@ ONCALL_COLUMNS = ("policy", "level", "user", "schedule", "until")
 
 
 class _TimeOverError(Exception):
-    """What was waited for has not come."""
+    """Nothing came within the time limit."""
 
 
 # ---------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class _TimeOverError(Exception):
 
 @contextlib.contextmanager
 def _reports(options: Any) -> Iterator[List[str]]:
-    """Warnings and the log go to stderr; lists that are cut are noted."""
+    """Write warnings and the log to stderr; collect incomplete results."""
     import logging
 
     class Handler(logging.Handler):
@@ -90,7 +90,7 @@ def _reports(options: Any) -> Iterator[List[str]]:
     def show(message: Any, category: Any, *args: Any, **kwargs: Any) -> None:
         if category.__name__ == "PDIncompleteWarning":
             incomplete.append(str(message))
-        # What the client warns of is in its log as well.
+        # Warnings of the client are in its log as well.
         if not options.verbose and not is_quiet:
             output.say(f"warning: {message}")
 
@@ -158,7 +158,7 @@ def _json_argument(text: str, what: str) -> Any:
 
 
 def _body(given: Optional[str], values: Any, what: str = "BODY") -> Any:
-    """What BODY and -f make together; None: there is neither."""
+    """The body from BODY and -f; None if there is neither."""
     body = None if given is None else _json_argument(given, what)
     for path, value in values or ():
         body = {} if body is None else body
@@ -167,7 +167,7 @@ def _body(given: Optional[str], values: Any, what: str = "BODY") -> Any:
             if isinstance(target, dict):
                 target = target.setdefault(node, {})
         if not isinstance(target, dict):
-            raise ValueError(f"-f {path}: what is to hold it is no object.")
+            raise ValueError(f"-f {path}: its parent is not an object.")
         target[nodes[-1]] = value
     return body
 
@@ -415,7 +415,7 @@ def _send(session: Any, options: Any, path: str, body: Any) -> Any:
 class _Batch:
     """A request for each line of a file.
 
-    Refusals are told and counted; after network trouble no more is sent.
+    Refusals are reported and counted; after a network error no more is sent.
     """
 
     def __init__(self, session: Any, options: Any, body: Any) -> None:
@@ -493,7 +493,7 @@ def _filled(template: str, item: Any) -> str:
 def _in_order(
     function: Callable[[Any], Any], items: Iterable[Any], at_once: int
 ) -> Generator[Any, None, None]:
-    """Results in the order of the items, several in the making at once."""
+    """Results in the order of the items, several computed at once."""
     if at_once == 1:
         yield from map(function, items)
         return
@@ -528,7 +528,7 @@ def _trigger(options: Any) -> int:
         key = events.trigger(
             options.summary, _source(options), **_alert(options)
         )
-        _tell_key(events, key)
+        _print_key(events, key)
     return SUCCESS
 
 
@@ -551,7 +551,7 @@ def _alert(options: Any) -> Dict[str, Any]:
 def _end_alert(options: Any) -> int:
     action = "acknowledge" if options.command == "ack" else options.command
     with _events(options) as events:
-        _tell_key(events, events.send_event(action, options.dedup_key))
+        _print_key(events, events.send_event(action, options.dedup_key))
     return SUCCESS
 
 
@@ -566,11 +566,11 @@ def _change(options: Any) -> int:
                 timestamp=options.timestamp,
             ),
         )
-        _tell_key(events, identity)
+        _print_key(events, identity)
     return SUCCESS
 
 
-def _tell_key(events: Any, key: Optional[str]) -> None:
+def _print_key(events: Any, key: Optional[str]) -> None:
     if key:
         output.write(output.one_line(key) + "\n")
     import pdpyras
@@ -643,7 +643,7 @@ def _outbox_status(outbox: Any, options: Any) -> int:
 
 
 def _outbox_flush(outbox: Any, options: Any) -> int:
-    options.outbox = None  # What is flushed is not to be kept once more.
+    options.outbox = None  # Flushed events are not stored once more.
     with _events(options) as events:
         events.outbox = None
         report = outbox.flush(events, options.deadline)
@@ -686,18 +686,18 @@ def _run(options: Any) -> int:
     if not command:
         raise ValueError("Which command? pdpyras run [OPTIONS] -- COMMAND")
     if not hasattr(os, "fork"):
-        raise ValueError("pdpyras run needs a Unix.")
+        raise ValueError("pdpyras run needs Unix.")
     if options.details == "-":
-        raise ValueError("--details - would take the command's stdin.")
-    alert = _alert(options)  # What is wrong with it is said before.
+        raise ValueError("--details - would read the command's stdin.")
+    alert = _alert(options)  # Usage errors come before the command.
     import pdpyras_cli_run
 
     is_silent = False
     try:
         _key(options, "PAGERDUTY_ROUTING_KEY")
     except (ValueError, OSError) as error:
-        # That must not keep a backup from being made.
-        output.say(f"Nobody will be told if this fails. {error}")
+        # The command, maybe a backup, has to run all the same.
+        output.say(f"No alert can be sent if this fails. {error}")
         is_silent = True
     outcome = pdpyras_cli_run.watch(
         [output.file_name(word) for word in command], options.timeout
@@ -707,19 +707,15 @@ def _run(options: Any) -> int:
         return int(outcome.status)
     try:
         with pdpyras_cli_run.raising_signals():
-            _tell_outcome(options, alert, command, outcome)
+            _send_outcome(options, alert, command, outcome)
     except KeyboardInterrupt:
-        output.say(
-            "Interrupted while PagerDuty was told of the command's end."
-        )
+        output.say("Interrupted while the event was sent to PagerDuty.")
     except Exception as error:
-        output.say(
-            f"PagerDuty could not be told of the command's end: {error}"
-        )
+        output.say(f"The event could not be sent to PagerDuty: {error}")
     return int(outcome.status)
 
 
-def _tell_outcome(
+def _send_outcome(
     options: Any, alert: Dict[str, Any], command: List[str], outcome: Any
 ) -> None:
     import hashlib
@@ -758,7 +754,7 @@ def _tell_outcome(
 
 
 def _hiding(secrets: Sequence[str]) -> Callable[[str], str]:
-    """What makes the values of PAGERDUTY_… unreadable in a text."""
+    """A function that replaces the values of PAGERDUTY_… in a text."""
     import pdpyras
 
     values = {
@@ -864,7 +860,7 @@ def _login(options: Any) -> int:
 
 
 class _Redirect:
-    """Where the browser comes back to: a server on loopback (RFC 8252)."""
+    """The redirect URI of the browser: a server on loopback (RFC 8252)."""
 
     def __init__(self, port: Optional[int]) -> None:
         from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -895,7 +891,7 @@ class _Redirect:
         self.uri = f"http://127.0.0.1:{self._server.server_port}/"
 
     def wait(self, state: str, seconds: float) -> str:
-        """The URL with which the browser comes back from this consent."""
+        """The URL to which the browser is redirected after this consent."""
         from urllib.parse import parse_qs, urlsplit
 
         end = time.monotonic() + seconds
@@ -907,7 +903,7 @@ class _Redirect:
                 if parse_qs(urlsplit(path).query).get("state") == [state]:
                     return self.uri.rstrip("/") + path
         raise _TimeOverError(
-            f"Nobody has come back from PagerDuty within {seconds:g} s."
+            f"No browser was redirected from PagerDuty within {seconds:g} s."
         )
 
     def close(self) -> None:
@@ -976,7 +972,7 @@ def _sandbox(options: Any) -> int:
             ("PAGERDUTY_ROUTING_KEY", "any-routing-key"),
         ):
             output.write(f"export {name}={value}\n")
-        output.to_stderr("# A sandbox, until Ctrl-C. Any key is good.\n")
+        output.to_stderr("# A sandbox, until Ctrl-C. Any key is accepted.\n")
         while not end.wait(1):  # without a timeout, deaf to Ctrl-C on Windows
             pass
     return SUCCESS
@@ -1016,7 +1012,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     :param arguments: those of the process by default
     :returns: the exit status
     :raises SystemExit: after ``--help`` and ``--version``, and if the
-        arguments are none
+        arguments are invalid
     """
     if arguments is None:
         arguments = sys.argv[1:]
@@ -1027,7 +1023,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BrokenPipeError:  # Who reads the output has had enough.
+    except BrokenPipeError:  # The reader of the output has ended.
         output.forget_stdout()
         return SUCCESS
     except KeyboardInterrupt:
@@ -1066,7 +1062,7 @@ def _text_of(error: Exception) -> str:
 
 
 def _status_of(error: Exception) -> int:
-    """The exit status that an error means; -1: it is a mistake of ours."""
+    """The exit status that an error means; -1: it is a defect."""
     client = sys.modules.get("pdpyras")
     if isinstance(error, ValueError):
         return USAGE

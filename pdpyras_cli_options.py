@@ -92,7 +92,7 @@ def _names(text: str) -> List[str]:
 
 
 def _with_text(url_name: str, text_name: str, text: str) -> Dict[str, Any]:
-    """A link or an image: JSON, or a URL and a text behind it."""
+    """A link or an image: JSON, or a URL and a text after it."""
     if text.startswith("{"):
         try:
             return dict(json.loads(text))
@@ -144,60 +144,62 @@ for _type, _name in (
 # Options
 # ---------------------------------------------------------------------------
 
-# A line an option: flags, what it takes, two spaces, what it is for. What it
-# takes decides of its type (see _TYPES); a|b|c are choices, ... is for what
-# may be repeated, and an option that takes nothing is on or off.
+# One option per line: flags, its value, two spaces, its help text. The value
+# determines the type (see _TYPES); a|b|c are choices, ... marks options that
+# may be repeated, and an option without a value is on or off.
 _OPTIONS = """
---url URL  base URL, in place of a region's
+--url URL  base URL, instead of a region's
 --region us|eu  service region
---key-file FILE  file that holds the key (of webhook, the secret)
--H --header NAME:VALUE...  header to send as well
---deadline SECONDS  end after so long, whatever happens (with --each, a
-    request)
---verbose  log to stderr what is sent and received
---from EMAIL  user who acts, where the key is an account's
+--key-file FILE  file that contains the key (for webhook, the secret)
+-H --header NAME:VALUE...  additional header
+--deadline SECONDS  time limit, retries included (with --each, of each
+    request; with run, of sending the event)
+--verbose  log requests and responses to stderr
+--from EMAIL  email address of the user who acts, if the key is an account's
 -p --param NAME=VALUE...  query parameter
---format json|jsonl|csv|tsv|table|ids  json is indented; jsonl an object a
-    line; csv, tsv and table have the columns of --fields, or those of the
-    first record that are simple; a table is aligned by its first 100 rows;
-    ids are an id a line
---fields A,B.C  print these of each record; b.c is c within b
---limit N  print so many records at most
---prefetch 0..16  requests under way at once
---outbox FILE  keep events there until PagerDuty has taken them
--f --field NAME=VALUE...  build the body (of events, the custom details):
-    name=text, name:=json, a.b=text within a
+--format json|jsonl|csv|tsv|table|ids  json is indented; jsonl is one object
+    per line; csv and tsv have the columns of --fields, or the simple fields
+    of the first record; table has those of --fields, or the usual ones, and
+    is aligned by its first 100 rows; ids is one id per line
+--fields A,B.C  print only these fields; b.c is field c of b
+--limit N  print at most N records
+--prefetch 0..16  number of requests in flight at once
+--outbox FILE  keep events in this file until PagerDuty has accepted them
+-f --field NAME=VALUE...  build the body (for events, the custom details):
+    name=text, name:=json, a.b=text for field b of a
 --since TIME  2026-01-31 (UTC), 2026-01-31T09:00:00Z, or how long ago: 12h, 7d
 --until TIME  the same; now by default
---resume FILE  keep the position there, and go on with it: after an
-    interruption exactly, after the end with what is new since
---each FILE  a request for each line (- is stdin). The line, JSON or an id
+--resume FILE  keep the position in this file, and continue from it: exactly
+    where an interrupted export stopped, or with what is new since a complete
+    one
+--each FILE  send one request per line (- is stdin). The line, JSON or an id
     alone, fills {fields} in PATH, and is the body if there is no other
---at-once N  so many requests of --each at a time
---dedup-key KEY  identity of the alert
+--at-once N  number of requests of --each at a time
+--dedup-key KEY  deduplication key of the alert
 --severity critical|error|warning|info  critical by default
---component TEXT  part that is concerned
---group TEXT  of components
---class TEXT  sort of event
+--component TEXT  component that is affected
+--group TEXT  group of components
+--class TEXT  type of event
 --client NAME  name of the monitoring system
---client-url URL  where to see it there
---timestamp TEXT  when it was, in ISO 8601
---image LINK...  image to show: URL and, behind a space, its text; or JSON
---link LINK...  link to show: URL and, behind a space, its text; or JSON
+--client-url URL  link to the monitoring system
+--timestamp TEXT  when it happened, in ISO 8601
+--image LINK...  image to show: URL and, after a space, its text; or JSON
+--link LINK...  link to show: URL and, after a space, its text; or JSON
 --details JSON  custom details: a JSON object, @FILE, or - for stdin
---timeout SECONDS  then SIGTERM, ten seconds later SIGKILL, and status 124
---summary TEXT  of the alert
---source TEXT  of the alert; this host by default
+--timeout SECONDS  send SIGTERM after this time and SIGKILL ten seconds later;
+    the exit status is then 124
+--summary TEXT  summary of the alert
+--source TEXT  source of the alert; this host by default
 --no-resolve  leave the alert open when the command succeeds
---port PORT  TCP port (of login, that of the app's redirect URI
+--port PORT  TCP port (for login, that of the app's redirect URI
     http://127.0.0.1:PORT/, 8765 by default)
 --no-browser  print the address, and open no browser
---forget  sign out: drop the tokens
---signature TEXT  the header X-PagerDuty-Signature
---max-age SECONDS  refuse an older event
---users COUNT  from the start
---latency SECONDS  before each answer
---rate-limit N  requests a minute
+--forget  sign out: delete the stored tokens
+--signature TEXT  value of the header X-PagerDuty-Signature
+--max-age SECONDS  refuse events that are older
+--users COUNT  number of users at the start
+--latency SECONDS  delay before each response
+--rate-limit N  requests per minute
 """
 
 _CONNECTION = "--url --region --key-file --header --deadline --verbose "
@@ -212,7 +214,7 @@ _ALERT = (
     "--client-url --image " + _DETAILS
 )
 
-# Those that may stand before the command, too.
+# Options that may also stand before the command.
 _COMMON = (_RECORDS + _EVENT).split()
 
 _ARGUMENTS = {
@@ -220,15 +222,15 @@ _ARGUMENTS = {
     "BODY": "JSON, @FILE, or - for stdin",
     "SUMMARY": "what is wrong, or has changed",
     "SOURCE": "where; of an alert, this host by default",
-    "DEDUP_KEY": "as trigger has printed it",
-    "FILE": "the body as it came; stdin by default",
-    "ID": "of events, as list shows them",
-    "COMMAND": "program and arguments, behind --",
+    "DEDUP_KEY": "as printed by trigger",
+    "FILE": "the body as it was received; stdin by default",
+    "ID": "ids of events, as list prints them",
+    "COMMAND": "program and arguments, after --",
 }
 
 
 class _Option(NamedTuple):
-    """A row of the table above, or an argument of a command."""
+    """A row of the table above."""
 
     flags: Tuple[str, ...]
     takes: str
@@ -237,7 +239,7 @@ class _Option(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it is called among the options of a command."""
+        """Its attribute among the parsed options."""
         name = self.flags[-1].lstrip("-").lower().replace("-", "_")
         return _NAMES.get(self.flags[-1], name)
 
@@ -248,7 +250,7 @@ class _Option(NamedTuple):
         return tuple(self.takes.split("|")) if "|" in self.takes else ()
 
 
-# Names that are no words of Python, and those of many values.
+# Names that differ from the flag: keywords of Python, and plurals.
 _NAMES = {
     "--from": "sender",
     "--class": "class_",
@@ -261,7 +263,7 @@ _NAMES = {
     "ID": "ids",
 }
 
-# How what they take is read; otherwise it is a text.
+# How values are converted; all others are text.
 _TYPES: Dict[str, Callable[[str], Any]] = {
     "A,B.C": _names,
     "COUNT": int,
@@ -291,7 +293,7 @@ _options = {option.flags[-1]: option for option in _option_table}
 
 
 def _type_of(option: _Option) -> Optional[Callable[[str], Any]]:
-    """How the text of a value is read; None: as it is."""
+    """What converts the text of a value; None: nothing."""
     if option.takes == "NAME=VALUE":
         return _value if option.name == "values" else _pair
     if option.takes == "LINK":
@@ -307,7 +309,7 @@ def _type_of(option: _Option) -> Optional[Callable[[str], Any]]:
 
 
 class _Command(NamedTuple):
-    """A command: what it takes, what it does, and a line to copy."""
+    """A command: its options and arguments, its purpose, an example."""
 
     takes: str
     purpose: str
@@ -325,7 +327,7 @@ COMMANDS: Dict[str, _Command] = {
         "PATH [BODY] --field " + _RECORDS,
         "print all records of a list",
         "pdpyras list incidents -p statuses=triggered --format table",
-        "A body is for lists that are asked for by POST.",
+        "BODY is for lists that are read by POST.",
     ),
     "history": _Command(
         "PATH [BODY] --since! --until --resume --field " + _RECORDS,
@@ -346,7 +348,7 @@ COMMANDS: Dict[str, _Command] = {
     ),
     "patch": _Command(
         _WRITING,
-        "change a part of a resource, or of one for each line of a file",
+        "update part of a resource, or of one for each line of a file",
         "pdpyras patch workflows/integrations/PABC123 -f name=Chat",
     ),
     "delete": _Command(
@@ -376,24 +378,24 @@ COMMANDS: Dict[str, _Command] = {
     ),
     "change": _Command(
         "SUMMARY [SOURCE] " + _DETAILS,
-        "tell of a change, such as a deployment",
+        "send a change event, such as a deployment",
         "pdpyras change 'Deployed 4.2' --link 'https://ci.example.com/7 CI'",
     ),
     "run": _Command(
         "--timeout --summary --source --no-resolve COMMAND " + _ALERT,
         "run a command, and trigger an alert if it fails",
         "pdpyras run --timeout 3600 -- /usr/local/bin/backup --full",
-        "Output, signals and exit status are the command's. The alert has "
-        "the last 40 lines of its stderr; success resolves it. Of a command "
-        "that somebody ends at the terminal by Ctrl-C, nobody is told.",
+        "Output, signals and exit status are passed through. The alert has "
+        "the last 40 lines of stderr; success resolves it. A command that is "
+        "ended with Ctrl-C at the terminal triggers no alert.",
     ),
     "outbox": _Command(
         "status|flush|list|retry|drop [ID...] " + _EVENT + _OUTPUT,
-        "see, send and put right the events that wait in an outbox",
+        "list, send, retry or drop the events in an outbox",
         "pdpyras outbox flush --outbox /var/lib/job/alerts.db --deadline 30",
-        "flush sends what waits: the status is 3 if something still does, 1 "
-        "if something was refused. retry lets refused events wait again; drop "
-        "forgets events.",
+        "flush sends what waits: the exit status is 3 if events still wait, "
+        "1 if some were refused. retry queues refused events again; drop "
+        "deletes events.",
     ),
     "oncall": _Command(
         _RECORDS,
@@ -402,21 +404,21 @@ COMMANDS: Dict[str, _Command] = {
     ),
     "whoami": _Command(
         _CONNECTION + _OUTPUT,
-        "print whose key it is",
+        "print the user or the account of the key",
         "pdpyras whoami",
     ),
     "login": _Command(
         "--port --no-browser --forget --url --deadline --verbose",
         "sign in with the browser, as a user of an OAuth app",
         "PAGERDUTY_CLIENT_ID=... PAGERDUTY_CLIENT_SECRET=... pdpyras login",
-        "The tokens are kept in PAGERDUTY_TOKEN_CACHE, or in "
+        "The tokens are stored in PAGERDUTY_TOKEN_CACHE, or in "
         "~/.cache/pdpyras/tokens.json, and used where there is no "
-        "PAGERDUTY_API_KEY. The client secret is not kept. It stays in the "
-        "environment, as PAGERDUTY_SCOPES and PAGERDUTY_SUBDOMAIN do.",
+        "PAGERDUTY_API_KEY. The client secret is not stored: keep it in the "
+        "environment, with PAGERDUTY_SCOPES and PAGERDUTY_SUBDOMAIN.",
     ),
     "rate": _Command(
         _CONNECTION + _OUTPUT,
-        "print the rate limit, and what is left of it",
+        "print the rate limit, and what remains of it",
         "pdpyras rate",
     ),
     "webhook": _Command(
@@ -427,13 +429,13 @@ COMMANDS: Dict[str, _Command] = {
     ),
     "sandbox": _Command(
         "--port --users --latency --rate-limit --verbose",
-        "serve a PagerDuty-like API, to try all this with",
+        "serve a PagerDuty-like API to try commands with",
         "pdpyras sandbox --users 50",
-        "It prints its URL and keys as a shell sets them.",
+        "It prints its URL and keys as shell commands.",
     ),
     "completion": _Command(
         "bash|zsh|fish",
-        "print what completes this command in a shell",
+        "print the completion script for a shell",
         'eval "$(pdpyras completion bash)"',
     ),
 }
@@ -544,8 +546,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog="The key is in PAGERDUTY_API_KEY, for events in "
         "PAGERDUTY_ROUTING_KEY, or in --key-file. Exit status: 0 success, 1 "
         "refused by the API, 2 usage, 3 network or deadline, 4 not found, 5 "
-        "incomplete result. Options may stand before or behind the command; "
-        "which it takes, COMMAND --help tells.",
+        "incomplete result. Options may stand before or after the command; "
+        "COMMAND --help lists those that it takes.",
         usage="pdpyras [OPTIONS] COMMAND [OPTIONS] ...",
         **settings,
     )
@@ -578,7 +580,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 class _Options:
-    """What was asked for; None for what was not."""
+    """The options that are given; None for all others."""
 
     def __init__(self, values: Dict[str, Any]) -> None:
         self.__dict__.update(values)
@@ -588,7 +590,7 @@ class _Options:
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """The options of a command line; a SystemExit if it is not usable."""
+    """The options of a command line; SystemExit if they are invalid."""
     parser = _parser(arguments)
     namespace, rest = parser.parse_known_args(arguments)
     values = vars(namespace)
@@ -606,7 +608,7 @@ def parse(arguments: Sequence[str]) -> Any:
             values[name] = before + values.get(name, [])
         values.setdefault(name, before)
     options = _Options(values)
-    _take_late(command, options, rest)
+    _take_after_options(command, options, rest)
     if rest:
         parser.error(
             f"unrecognized arguments: {' '.join(rest)} (see pdpyras "
@@ -615,8 +617,10 @@ def parse(arguments: Sequence[str]) -> Any:
     return options
 
 
-def _take_late(command: _Command, options: Any, rest: List[str]) -> None:
-    """Take what argparse leaves: an optional argument behind options."""
+def _take_after_options(
+    command: _Command, options: Any, rest: List[str]
+) -> None:
+    """Take what argparse leaves: an optional argument after options."""
     if any(text.startswith("-") and text != "-" for text in rest):
         return
     for word in command.takes.split():
@@ -652,13 +656,13 @@ def _options_of(name: str) -> List[_Option]:
 
 
 def _actions_of(name: str) -> List[str]:
-    """What a command can do, if it has to be told."""
+    """The actions of a command, of which one must be given."""
     words = COMMANDS[name].takes.split()
     return words[0].split("|") if words[0].islower() else []
 
 
 def _words(name: str) -> str:
-    """What may stand behind a command, or before it."""
+    """What may stand after a command, or before it."""
     flags = [flag for option in _options_of(name) for flag in option.flags]
     others = _actions_of(name) if name else list(COMMANDS)
     return " ".join([*others, "--help", *flags])

@@ -1,8 +1,8 @@
 """Records as text, for terminals, files and other programs.
 
-What the command line prints, and where: formats, of which none lets anything
-of a server act on the terminal; what is said on stderr; and an export that can
-be gone on with where it was interrupted.
+What the command line prints, and where: formats, none of which lets a server's
+control characters reach the terminal; messages on stderr; and exports that can
+be resumed where they were interrupted.
 
 It needs the standard library alone.
 """
@@ -55,19 +55,19 @@ __all__ = [
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "table", "ids")
 
-# Formats that can be gone on with where they were interrupted.
+# Formats that can be resumed where they were interrupted.
 RESUMABLE_FORMATS = ("jsonl", "csv", "tsv", "ids")
 
-# Columns of a table, where nobody says which: those that there are.
+# Columns of a table without --fields: those of these that there are.
 TABLE_COLUMNS = (
     *("id", "summary", "name", "status", "urgency", "severity", "email"),
     *("role", "type", "created_at", "start", "end"),
 )
 
-# Rows whose cells decide how wide the columns of a table are.
+# Rows whose cells determine the widths of the columns of a table.
 TABLE_SAMPLE = 100
 
-# Seconds between two looks of progress, and between two saves of a position.
+# Seconds between two updates of progress, and two saves of a position.
 PROGRESS_INTERVAL = 0.1
 SAVE_INTERVAL = 1.0
 
@@ -79,8 +79,8 @@ Fields = Sequence[str]
 # Texts
 # ---------------------------------------------------------------------------
 
-# What a terminal could take for a command, and what no UTF-8 has. JSON says
-# it with escapes.
+# What a terminal could take for a command, and what UTF-8 cannot encode: both
+# are escaped as in JSON.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
     "\ud800-\udfff]"
@@ -94,12 +94,12 @@ def _escape(match: Any) -> str:
 
 
 def _safe(text: str) -> str:
-    """A text of a server, for a terminal."""
+    """A server's text, harmless to a terminal."""
     return _UNSAFE.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """A text of a server in one line, for a terminal."""
+    """A server's text in one line, harmless to a terminal."""
     for character in "\r\n\t":
         text = text.replace(character, _LAYOUT[character])
     return _safe(text)
@@ -140,7 +140,7 @@ def cell(record: Any, path: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes on a terminal."""
+    """The number of columns of a text on a terminal."""
     from unicodedata import combining, east_asian_width
 
     return sum(
@@ -211,7 +211,7 @@ def _as_lines(
 ) -> Iterator[str]:
     """A line of cells for each record, below one that names the columns.
 
-    :param is_begun: that one is there already
+    :param is_begun: that line is there already
     """
     columns = list(fields)
     other: Set[str] = set()
@@ -315,13 +315,13 @@ def is_terminal(stream: Optional[TextIO]) -> bool:
 
 
 def write(text: str) -> None:
-    """Write to stdout, and let it be seen."""
+    """Write to stdout, and flush it."""
     if text and sys.stdout is not None:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
         except OSError:
-            forget_stdout()  # What is left in its buffer would fail again.
+            forget_stdout()  # What remains in its buffer would fail again.
             raise
 
 
@@ -338,7 +338,7 @@ def to_stderr(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Say something on stderr, in a line."""
+    """Write a message to stderr, in one line."""
     progress.clear()
     to_stderr(f"pdpyras: {one_line(text)}\n")
 
@@ -346,7 +346,7 @@ def say(text: str) -> None:
 class _Progress:
     """How far a command has come, in a line of the terminal.
 
-    It is shown where the records go elsewhere.
+    It is shown if the records go elsewhere.
     """
 
     def __init__(self) -> None:
@@ -399,7 +399,7 @@ def use_utf8() -> None:
 
 
 def forget_stdout() -> None:
-    """Let Python not complain once more when it closes stdout."""
+    """Keep Python from failing once more when it closes stdout."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -412,12 +412,12 @@ def forget_stdout() -> None:
 
 
 class Export:
-    """A history that is gone on with where it was interrupted.
+    """A history that can be resumed where it was interrupted.
 
-    The position is in a file. If the output is a file, too, its length is
-    kept beside the position: after a kill or a power failure, what was
-    written after the last save is cut off, and comes again. So each record is
-    there once. Into a pipe, what follows the last save comes again.
+    The position is in a file. If the output is a file as well, its length is
+    kept with the position: after a kill or a power failure, what was written
+    after the last save is cut off and written again, so that each record is
+    there once. Into a pipe, what follows the last save is written twice.
     """
 
     def __init__(self, options: Any) -> None:
@@ -470,7 +470,7 @@ class Export:
         return saved
 
     def _begin_output(self) -> int:
-        """Cut off what would come twice; return the length of the output."""
+        """Cut off what would be written twice; return the output's length."""
         if self._output is None:
             return 0
         file = os.fstat(self._output)

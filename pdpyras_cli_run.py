@@ -1,9 +1,9 @@
 """Run a command, and keep the end of what it writes to stderr.
 
-The command notices nothing of it: stdin and stdout are ours, stderr is passed
-on as it comes (and is a terminal if ours is one), signals that we get reach
-it, its exit status is told as a shell tells it. That is what ``pdpyras run``
-does before it says a word to PagerDuty.
+The command does not notice it: stdin and stdout are ours, stderr is passed on
+as it comes (and is a terminal if ours is one), signals are passed on, and the
+exit status is that of a shell. ``pdpyras run`` does this before it sends
+anything to PagerDuty.
 
 It needs the standard library alone, and a Unix.
 """
@@ -75,11 +75,11 @@ _OF_TERMINAL = ("SIGINT", "SIGQUIT")
 class Outcome(NamedTuple):
     """How a command ended.
 
-    :ivar status: as a shell tells it: 128 and the number of the signal that
+    :ivar status: as in a shell: 128 plus the number of the signal that
         ended it; 124 after the timeout; 126 or 127 if it cannot be run
     :ivar signal: name of the signal that ended it, or ""
     :ivar is_timeout: it was ended because its time was over
-    :ivar is_interrupt: the user at the terminal has ended it, by Ctrl-C
+    :ivar is_interrupt: it was ended with Ctrl-C at the terminal
     :ivar seconds: that it took
     :ivar tail: the end of its stderr
     """
@@ -360,7 +360,7 @@ def _environment_as_given() -> Dict[bytes, bytes]:
 def _not_run(
     command: Sequence[bytes], error: Exception, begun: float
 ) -> Outcome:
-    """A command that cannot be run, as a shell says so."""
+    """A command that cannot be run, with the status of a shell."""
     reason = getattr(error, "strerror", None) or str(error)
     tail = b"%s: %s\n" % (command[0], reason.encode("utf-8"))
     with contextlib.suppress(OSError):
@@ -396,7 +396,7 @@ class _Watched:
                 end = self._end_it()
                 continue
             self._wait(left)
-        for _ in range(MAX_CHUNKS):  # What it has left behind itself.
+        for _ in range(MAX_CHUNKS):  # What is left in the pipe.
             if not self._read():
                 break
         while self._unwritten and _is_ready(STALL_TIME):
@@ -460,7 +460,7 @@ class _Watched:
             if self._reader is not None and os.isatty(self._reader):
                 _copy_window_size(self._reader)
         elif number == signal.SIGCHLD:
-            pass  # poll() tells.
+            pass  # Popen.poll() follows.
         elif _is_from_terminal(number):
             self._is_interrupt = True
         else:
