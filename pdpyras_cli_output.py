@@ -30,6 +30,13 @@ from typing import (
 
 __all__ = [
     "FORMATS",
+    "SUCCESS",
+    "REFUSED",
+    "USAGE",
+    "NETWORK",
+    "NOT_FOUND",
+    "INCOMPLETE",
+    "INTERRUPTED",
     "Export",
     "cell",
     "chunks",
@@ -40,6 +47,7 @@ __all__ = [
     "one_line",
     "picked",
     "print_all",
+    "print_one",
     "progress",
     "say",
     "to_json",
@@ -52,6 +60,10 @@ __all__ = [
 # ---------------------------------------------------------------------------
 # Settings
 # ---------------------------------------------------------------------------
+
+# Exit statuses.
+SUCCESS, REFUSED, USAGE, NETWORK, NOT_FOUND, INCOMPLETE = range(6)
+INTERRUPTED = 130
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "table", "ids")
 
@@ -299,6 +311,21 @@ def print_all(records: Records, options: Any, usual: str) -> None:
     """Print records as they come."""
     for text in chunks(records, options, usual):
         write(text)
+
+
+def print_one(result: Any, options: Any) -> None:
+    """One result: indented JSON, unless something else is asked for."""
+    if result is None:
+        return
+    if (options.format or "json") == "json":
+        if isinstance(result, list):
+            result = [picked(item, options.fields) for item in result]
+        else:
+            result = picked(result, options.fields)
+        write(to_json(result, 2) + "\n")
+        return
+    records = result if isinstance(result, list) else [result]
+    print_all(iter(records), options, "json")
 
 
 # ---------------------------------------------------------------------------

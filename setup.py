@@ -14,9 +14,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MODULES = [
     "pdpyras",
     "pdpyras_cli",
+    "pdpyras_cli_events",
     "pdpyras_cli_options",
     "pdpyras_cli_output",
     "pdpyras_cli_run",
+    "pdpyras_cli_session",
     "pdpyras_oauth",
     "pdpyras_outbox",
     "pdpyras_outbox_store",

@@ -19,9 +19,11 @@ import pytest
 
 import pdpyras
 import pdpyras_cli
+import pdpyras_cli_events
 import pdpyras_cli_options
 import pdpyras_cli_output
 import pdpyras_cli_run
+import pdpyras_cli_session
 import pdpyras_oauth
 import pdpyras_outbox
 import pdpyras_sandbox
@@ -598,7 +600,8 @@ def public_functions() -> Dict[str, Any]:
     for module in (
         *(pdpyras, pdpyras_oauth, pdpyras_outbox, pdpyras_sandbox),
         *(pdpyras_cli, pdpyras_cli_options, pdpyras_cli_output),
-        *(pdpyras_cli_run, pdpyras_tokens, pdpyras_webhooks),
+        *(pdpyras_cli_events, pdpyras_cli_run, pdpyras_cli_session),
+        *(pdpyras_tokens, pdpyras_webhooks),
     ):
         exported = {
             name: value
