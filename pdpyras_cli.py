@@ -167,7 +167,7 @@ def _oncall(options: Any) -> int:
             item_hook=hook,
             prefetch=options.prefetch,
         )
-    rows = {output.to_json(_shift(shift)): _shift(shift) for shift in shifts}
+    rows = {output.to_json(row): row for row in map(_shift, shifts)}
     ordered = sorted(rows.values(), key=_oncall_order)
     if options.format in (None, "table", "csv", "tsv"):
         options.fields = options.fields or ONCALL_COLUMNS
