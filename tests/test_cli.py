@@ -912,8 +912,8 @@ def test_errors_say_what_to_do_in_a_shell(run, api):
     err = run("list", "users", "--region", "eu", "--url", api.url)[2]
     assert "PAGERDUTY_URL, PAGERDUTY_REGION" in err
     status, _, err = run("post", "users", "@nowhere.json")
-    assert status == 1
-    assert err == "pdpyras: nowhere.json: No such file or directory\n"
+    assert status == 2
+    assert err == "pdpyras: nowhere.json: No such file or directory.\n"
 
 
 def test_a_network_that_is_gone_is_3(run, api):
