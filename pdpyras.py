@@ -5192,8 +5192,10 @@ class _Place:
         """Go on where another iteration was.
 
         :param has_until: the caller has said where the period ends
-        :raises ValueError: it is no position in this list
+        :raises ValueError: it is no position in this list, or in a period
+            that began later
         """
+        asked = self.since
         try:
             path, self.count = position["url"], position["count"] + 0
             until = _instant(position["until"])
@@ -5214,6 +5216,12 @@ class _Place:
         if path != self.path:
             raise ValueError(
                 f"resume is a position in {path}, not in {self.path}."
+            )
+        if asked is not None and asked < cast(int, self.since):
+            raise ValueError(
+                "resume is a position in a period that began at "
+                f"{position['since']}: records from {_spell_instant(asked)} "
+                "on would be missing. Give the same since, or no resume."
             )
         if not has_until:
             self.until = until
@@ -5687,6 +5695,9 @@ class _PlainConnection(HTTPConnection):
     last_used = 0.0
     _is_connecting = False
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # So urllib3's errors name it.
+
     @property
     def _progress(self) -> Optional[_Progress]:
         return getattr(self.timeout, "progress", None)
@@ -5750,8 +5761,7 @@ class _PlainConnection(HTTPConnection):
         progress = self._progress
         if progress is not None:
             progress.is_noted = True
-            is_open = self.sock is not None
-            progress.is_reused = is_open and self.answers > 0
+            progress.is_reused = bool(self.sock and self.answers)
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         self._note_use()
@@ -6001,10 +6011,8 @@ class _Adapter(HTTPAdapter):
 
         Old requests take a connection themselves for it, and set none.
         """
-        has_length = request.body is None or (
-            "Content-Length" in request.headers
-        )
-        if _HAS_TLS_CONTEXT or has_length:
+        has_length = "Content-Length" in request.headers
+        if _HAS_TLS_CONTEXT or has_length or request.body is None:
             return
         pool = self.get_connection(str(request.url), proxies)
         pool = getattr(pool, "proxy_pool", pool)

@@ -765,6 +765,24 @@ def test_a_position_is_one_in_its_own_list(session, url):
         session.iter_history("incidents", **options)
 
 
+def test_a_position_is_one_in_a_period_that_began_no_later():
+    """Else what is before it would be missing, and nobody told."""
+    with Sandbox() as box:
+        fill(box, "log_entries", "created_at", [START + n for n in range(9)])
+        with session_on(box) as session:
+            given = history(session, START, START + 60 * SECOND)
+            next(given)
+            position = given.position
+            with pytest.raises(ValueError, match="would be missing"):
+                session.iter_history(
+                    "log_entries", spell(START - SECOND), resume=position
+                )
+            again = session.iter_history(
+                "log_entries", spell(START + SECOND), resume=position
+            )
+            assert len(list(again)) == 8
+
+
 def test_filters_are_sent():
     with Sandbox() as box:
         box.add("services", id="P1")
