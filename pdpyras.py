@@ -293,6 +293,12 @@ _USER_AGENT = "pdpyras/{} {} Python/{}.{}".format(
     __version__, default_user_agent(), *sys.version_info[:2]
 )
 
+# Modules of the libraries by which urllib3 decompresses.
+_DECODER_LIBRARIES = (
+    *("zlib", "brotli", "_brotli", "brotlicffi", "zstandard", "_zstd"),
+    *("backports", "compression"),
+)
+
 
 # ---------------------------------------------------------------------------
 # Secrets
@@ -5848,8 +5854,12 @@ class _CarefulPool:
         if kwargs.get("block"):  # As many as there are places, and no more.
             self.QueueCls = queue.LifoQueue
         super().__init__(*args, **kwargs)
-        # Of the next connection that this thread takes from the pool.
-        self.next_timeout = threading.local()
+        # Of the next connection that a thread takes from the pool.
+        self.next_timeouts: Dict[int, Timeout] = {}
+
+    def __reduce__(self) -> Any:
+        # Of a pool to which a pickled error leads, nothing but its place.
+        return type(self), (self.host, self.port)  # type: ignore[attr-defined]
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request, whose headers must be plain from here on.
@@ -5870,7 +5880,7 @@ class _CarefulPool:
         oldest = max(self.stale_before, time.monotonic() - _MAX_IDLE_TIME)
         if getattr(connection, "sock", None) and last_used < oldest:
             connection.close()  # It is opened anew when it is used.
-        timeout = vars(self.next_timeout).pop("value", None)
+        timeout = self.next_timeouts.pop(threading.get_ident(), None)
         if timeout is not None:
             connection.limit(timeout)
         return connection
@@ -6017,7 +6027,7 @@ class _Adapter(HTTPAdapter):
         pool = self.get_connection(str(request.url), proxies)
         pool = getattr(pool, "proxy_pool", pool)
         if isinstance(pool, _CarefulPool):
-            pool.next_timeout.value = timeout
+            pool.next_timeouts[threading.get_ident()] = timeout
 
     def _twin(self, verify: Any, cert: Any) -> "_Adapter":
         if self._twins is None:
@@ -6059,12 +6069,6 @@ def _use_own_pools(manager: Any) -> None:
 
 
 _POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-
-
-_DECODER_LIBRARIES = (
-    *("zlib", "brotli", "_brotli", "brotlicffi", "zstandard", "_zstd"),
-    *("backports", "compression"),
-)
 
 
 def _read_whole(response: Any, progress: _Progress) -> None:

@@ -606,6 +606,45 @@ def test_what_a_crash_reporter_gets(reporter):
     assert min(sizes.values()) > 200, "nothing was reported"
 
 
+#: What Dask does to pickles of exceptions: their causes go along.
+WITH_CAUSES = """
+import pickle
+import pdpyras, tblib.pickling_support
+from tests import wire
+tblib.pickling_support.install()
+answer = wire.Answer(
+    raw=b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\nz\\r\\n"
+)
+with wire.Server() as server:
+    server.handler = lambda request: answer
+    proxy = "http://user:" + PASSWORD + "@127.0.0.1:%d" % server.port
+    session = pdpyras.APISession(KEY, url="http://api.test")
+    session.max_network_attempts = 0
+    try:
+        session.rget("users/P1", proxies={"http": proxy})
+    except pdpyras.PDClientError as error:
+        text, data = str(error), pickle.dumps(error)
+assert server.requests and KEY.encode() not in data
+assert PASSWORD.encode() not in data
+assert str(pickle.loads(data)) == text
+print(text)
+"""
+
+
+def test_an_error_is_pickled_with_causes_that_show_nothing():
+    pytest.importorskip("tblib.pickling_support")
+    names = f"KEY, PASSWORD = {KEY!r}, {PASSWORD!r}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", names + WITH_CAUSES],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "chunk" in done.stdout.decode().lower()
+
+
 # ---------------------------------------------------------------------------
 # Spellings
 # ---------------------------------------------------------------------------
