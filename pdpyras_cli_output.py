@@ -309,22 +309,45 @@ def chunks(
 
 def print_all(records: Records, options: Any, usual: str) -> None:
     """Print records as they come."""
-    for text in chunks(records, options, usual):
+    for text in chunks(_checked(records, options.fields), options, usual):
         write(text)
+
+
+def _checked(records: Records, fields: Optional[Sequence[str]]) -> Records:
+    """The records; at their end, fields that none of them has are named."""
+    missing, has_any = list(fields or ()), False
+    for record in records:
+        has_any = True
+        if missing:
+            missing = [name for name in missing if not _has(record, name)]
+        yield record
+    if missing and has_any:
+        say(f"No record has the field {', '.join(missing)}.")
+
+
+def _has(value: Any, path: str) -> bool:
+    """Is there such a field, be it empty? In an empty list there may be."""
+    if isinstance(value, list):
+        return not value or any(_has(item, path) for item in value)
+    if not isinstance(value, dict):
+        return value is None  # One that is unknown may have it.
+    name, _, rest = path.partition(".")
+    return path in value or (
+        name in value and (not rest or _has(value[name], rest))
+    )
 
 
 def print_one(result: Any, options: Any) -> None:
     """One result: indented JSON, unless something else is asked for."""
     if result is None:
         return
+    is_list = isinstance(result, list)
+    records = result if is_list else [result]
     if (options.format or "json") == "json":
-        if isinstance(result, list):
-            result = [picked(item, options.fields) for item in result]
-        else:
-            result = picked(result, options.fields)
-        write(to_json(result, 2) + "\n")
+        checked = _checked(iter(records), options.fields)
+        found = [picked(item, options.fields) for item in checked]
+        write(to_json(found if is_list else found[0], 2) + "\n")
         return
-    records = result if isinstance(result, list) else [result]
     print_all(iter(records), options, "json")
 
 

@@ -312,6 +312,16 @@ def test_columns_without_a_record(run, api):
     assert run("list", "users", "--format", "table") == (0, "", "")
 
 
+@pytest.mark.parametrize("form", [(), ("--format", "table")])
+@pytest.mark.parametrize("command", ["list", "get"])
+def test_a_field_that_no_record_has_is_named(command, form, run, box):
+    box.add("users", 3)
+    status, out, err = run(command, "users", "--fields", "id,emial", *form)
+    assert status == 0 and out
+    assert err == "pdpyras: No record has the field emial.\n"
+    assert run(command, "users", "--fields", "id,name", *form)[2] == ""
+
+
 def test_fields_of_json_are_picked(run, strange):
     out = run("list", "users", "--fields", "id,team.summary")[1]
     assert rows(out)[0] == {"id": "P1", "team.summary": "Käse"}

@@ -182,6 +182,10 @@ def test_samples_of_the_page_run_and_print_what_they_say(box):
             assert checker.check_output(printed, out, flags), out
 
 
+#: Fields that PagerDuty computes, and the sandbox does not.
+COMPUTED = ("final_schedule", "responder_requests")
+
+
 @pytest.mark.parametrize("title", SECTIONS)
 def test_one_liners_run(title, box, in_process):
     """In their order, as somebody would type them who reads the page."""
@@ -189,6 +193,10 @@ def test_one_liners_run(title, box, in_process):
         box.clear()
         run = in_process if is_simple(command) else in_bash
         status, _, err = run(command)
+        for name in COMPUTED:
+            err = err.replace(
+                f"pdpyras: No record has the field {name}.\n", ""
+            )
         assert (status, err) == (0, ""), command
         is_local = re.match(
             r"date |pdpyras (completion|-|\w+ --help)", command
