@@ -62,7 +62,12 @@ __all__ = [
 # ---------------------------------------------------------------------------
 
 # Exit statuses.
-SUCCESS, REFUSED, USAGE, NETWORK, NOT_FOUND, INCOMPLETE = range(6)
+SUCCESS = 0
+REFUSED = 1
+USAGE = 2
+NETWORK = 3
+NOT_FOUND = 4
+INCOMPLETE = 5
 INTERRUPTED = 130
 
 FORMATS = ("json", "jsonl", "csv", "tsv", "table", "ids")

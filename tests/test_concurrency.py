@@ -685,7 +685,8 @@ def test_a_session_made_before_gunicorn_forks_and_patches(trust, tmp_path):
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "gunicorn", "--preload", "-kgevent"),
-                *("--bind=127.0.0.1:0", "--workers=2", "application"),
+                *("--bind=127.0.0.1:0", "--workers=2"),
+                *("--graceful-timeout=5", "application"),
             ],
             cwd=str(tmp_path),
             env=dict(
@@ -707,7 +708,7 @@ def test_a_session_made_before_gunicorn_forks_and_patches(trust, tmp_path):
                 answers = list(pool.map(ask, range(24)))
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
         before = {r.connection for r in server.requests if "before" in r.path}
         later = {r.connection for r in server.requests if "/P" in r.path}
     assert answers == [[f"P{n}", 400, True] for n in range(24)]
