@@ -51,7 +51,7 @@ from tests.support import (
     redirect_sessions,
 )
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 SOURCE = os.path.join(ROOT, "sphinx", "source")
 SPHINX = ("sphinx", "furo")

@@ -34,7 +34,7 @@ from tests.documents import (
     script,
 )
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 SCRIPT = Path(script.__file__)
 BASE = "https://api.pagerduty.com"

@@ -14,7 +14,7 @@ import pytest
 import pdpyras_sandbox
 from tests.support import ROOT
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 EXAMPLES = Path(ROOT) / "examples"
 

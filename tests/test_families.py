@@ -17,7 +17,7 @@ import pdpyras
 from tests import wire
 from tests.support import KEY, told
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 USERS = "/scim/v2/Users"
 SCIM = "application/scim+json"

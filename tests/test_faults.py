@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "long", "faults.py")
 

@@ -22,7 +22,7 @@ import pdpyras
 from tests import wire
 from tests.support import KEY, examples, told
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 SUMMARY_LIMIT = 1024  # characters
 EVENT_LIMIT = 512000  # bytes

@@ -24,7 +24,7 @@ from pdpyras_sandbox import Sandbox
 from tests import wire
 from tests.support import FEW_CASES, KEY, ROOT, may_fork, needs_fork, some
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 LIMIT = 200  # in place of the 10 000
 SECOND = 10**6

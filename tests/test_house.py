@@ -21,7 +21,7 @@ import pdpyras
 from tests import wire
 from tests.support import ROOT, read
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 FILES = sorted(
     glob.glob(os.path.join(ROOT, "test_*.py"))

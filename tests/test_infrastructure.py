@@ -21,7 +21,7 @@ from pdpyras_sandbox import Sandbox
 from tests import wire
 from tests.support import KEY, ROUTING_KEY
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 SECONDS = 20  # How long anything may take to come about.

@@ -18,7 +18,7 @@ from tests import wire
 from tests.support import KEY, read
 from tests.test_pagination import Collection
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 SECTION = re.compile(
     r"^(\S.*)\n-+\n\n\.\. code-block:: pycon\n\n((?:    .*\n|\n)+)",

@@ -27,7 +27,7 @@ from tests.documents import (
     script,
 )
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 jsonschema = pytest.importorskip("jsonschema")
 

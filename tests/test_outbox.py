@@ -849,7 +849,7 @@ def test_what_was_taken_is_noted_after_the_deadline(alerts, api, path, server):
     assert api.taken == [("trigger", "k")]
 
 
-@pytest.mark.ends
+@pytest.mark.oldest
 def test_a_process_that_ends_takes_out_what_was_delivered(alerts, path):
     fill(alerts, 2)
     pdpyras_outbox_store._process.close()
@@ -1067,7 +1067,7 @@ assert statuses == [0] * int(count), statuses
 """
 
 
-@pytest.mark.ends
+@pytest.mark.oldest
 @needs_fork
 def test_sixteen_processes_share_an_outbox(alerts, api, path):
     arguments = [api.url, path, "16"]

@@ -23,7 +23,7 @@ import pdpyras
 from tests import wire
 from tests.support import ROOT, load_script, read
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 TYPED_CLIENT = """
 from typing import Any, Dict, Optional

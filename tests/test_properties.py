@@ -22,7 +22,7 @@ import pdpyras
 from tests import wire
 from tests.support import KEY, examples
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 quick = settings(
     deadline=None,

@@ -18,7 +18,7 @@ import pdpyras
 import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 TIMEOUT = 10
 KEY = "any-key"

@@ -11,7 +11,7 @@ import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 from tests.test_sandbox import KEY, SIGNED, Client
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 USERS = "/scim/v2/Users"
 URN = "urn:ietf:params:scim:"

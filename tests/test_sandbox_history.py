@@ -10,7 +10,7 @@ import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
 from tests.test_sandbox import KEY, WINDOW, Client, errors_of, send, utc
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests import wire
 from tests.support import KEY, ROOT, told
 from tests.test_pagination import Collection
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 BEGINNING = f"""\
 import sys, time, warnings

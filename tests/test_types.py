@@ -33,7 +33,7 @@ from api_toolkit.connector import APIConnector
 from tests import test_docs, test_packaging, wire
 from tests.support import ROOT, read
 
-pytestmark = pytest.mark.ends
+pytestmark = pytest.mark.oldest
 
 run = test_packaging.run
 # The fixtures that build a wheel.
