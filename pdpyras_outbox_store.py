@@ -400,7 +400,8 @@ class File:
         _process.files.add(self)
 
     def __del__(self) -> None:
-        self.close()
+        # The garbage collector may run within any call; it must not wait.
+        self.close(pdpyras._Deadline(0))
 
     # -- Transactions -------------------------------------------------------
 
@@ -555,17 +556,19 @@ class File:
         finally:
             os.close(descriptor)
 
-    def close(self) -> None:
+    def close(self, deadline: Any = None) -> None:
         """Close the connection, unless that would harm another file.
 
         SQLite deletes the log of the last connection by name, although a new
         file may have the name by then.
+
+        :param deadline: of the waits for others; usually with all patience,
+            because a fork must not take the connection along
         """
         if self._connection is None or self.is_busy:
             return
         try:
-            # With all patience: a fork must not take it along.
-            with patience(None), _process.held(), self._locked():
+            with patience(deadline), _process.held(), self._locked():
                 connection, self._connection = self._connection, None
                 if self.identity == self._identity_now():
                     connection.close()

@@ -6,6 +6,7 @@ What kills processes at random, and before each system call, is in
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from copy import copy
 from datetime import timedelta
 from unittest import mock
@@ -814,6 +816,33 @@ def test_the_deadline_bounds_the_wait_for_another_thread(alerts, api):
         go_on.set()
         writer.join()
     assert api.taken == [("trigger", "first")]
+
+
+def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
+    """The garbage collector may meet it within any call."""
+    trigger(alerts, "first")
+    with session(api, str(tmp_path / "other.db")) as others:
+        trigger(others, "second")
+        file = others.outbox._file
+        dropped, others.outbox = weakref.ref(file), None
+        inside, go_on = threading.Event(), threading.Event()
+
+        def write():
+            with alerts.outbox._file.transaction():
+                inside.set()
+                go_on.wait(20)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert inside.wait(10)
+            with within(0.5):
+                del file
+                gc.collect()
+            assert dropped() is None
+        finally:
+            go_on.set()
+            writer.join()
 
 
 @pytest.mark.parametrize("name", ["-lock", "-sender"])
