@@ -12,6 +12,8 @@ import pdpyras
 from tests import wire
 from tests.support import KEY
 
+pytestmark = pytest.mark.oldest
+
 
 @pytest.mark.parametrize("method", ["iter_all", "list_all", "dict_all"])
 def test_a_filter_of_a_collection_goes_into_params(

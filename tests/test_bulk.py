@@ -16,6 +16,8 @@ from pdpyras_sandbox import Sandbox
 from tests import wire
 from tests.support import KEY
 
+pytestmark = pytest.mark.oldest
+
 DONE = "acknowledged"
 
 

@@ -26,6 +26,8 @@ from pdpyras_webhooks import sign_webhook
 from tests import wire
 from tests.support import KEY, ROOT, ROUTING_KEY
 
+pytestmark = pytest.mark.oldest
+
 MARCH = [f"2026-03-0{day}T12:00:00Z" for day in range(1, 6)]
 
 

@@ -21,6 +21,8 @@ from pdpyras_sandbox import Sandbox
 from tests import wire
 from tests.support import KEY, ROUTING_KEY
 
+pytestmark = pytest.mark.oldest
+
 SECRET = "sandbox-secret-1"
 OLD_SECRET = "sandbox-secret-0"
 TIMEOUT = 20

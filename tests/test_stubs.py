@@ -16,6 +16,8 @@ import pdpyras_sandbox
 from tests.support import KEY, ROOT, load_script
 from tests.test_packaging import run
 
+pytestmark = pytest.mark.oldest
+
 tool = load_script("tools", "stubs.py")
 
 MODULES = {
