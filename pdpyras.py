@@ -62,12 +62,6 @@ from copy import copy
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
-from inspect import (
-    isasyncgenfunction,
-    iscoroutinefunction,
-    isgeneratorfunction,
-    signature,
-)
 from itertools import chain
 from operator import itemgetter
 from random import random
@@ -2629,12 +2623,19 @@ def wrapped_entities(method: _Method) -> _Method:
     return cast(_Method, call)
 
 
+def _signature(function: Any) -> Any:
+    import inspect  # It takes longer than all the rest of this module.
+
+    return inspect.signature(function)
+
+
 def _checks_names(method: _Method) -> _Method:
     """Make a method say more of a keyword argument that it does not know.
 
     :raises TypeError: there is one
     """
-    names = list(signature(method).parameters)[1:]
+    code = method.__code__
+    names = list(code.co_varnames[1 : code.co_argcount])
     known = frozenset(names)
 
     @wraps(method)
@@ -4080,11 +4081,6 @@ _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
 # Threads that ask for pages before these are needed. What is done with an
 # answer, and in which order, is decided by the consumer's thread alone.
 
-try:
-    from contextvars import copy_context
-except ImportError:  # Python 3.6
-    copy_context = None  # type: ignore[assignment]
-
 _Result = TypeVar("_Result")
 
 
@@ -4097,7 +4093,9 @@ class _Task(Generic[_Result]):
 
     def __init__(self, call: Callable[[], _Result]) -> None:
         self._call = call
-        if copy_context is not None:
+        with contextlib.suppress(ImportError):  # Python 3.6 has none.
+            from contextvars import copy_context  # It takes a while.
+
             self._call = partial(copy_context().run, call)
         self._done = threading.Event()
         self._result: Optional[_Result] = None
@@ -6290,7 +6288,7 @@ def _check_names(
     :param send: its method ``request``; a stand-in may take more than usual
     :raises TypeError: it does not take one of them
     """
-    taken = signature(send).parameters
+    taken = _signature(send).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     known = [*_REQUEST_PARAMETERS, "deadline", *taken]
     if not takes_any and not set(known).issuperset(options):
@@ -7644,7 +7642,7 @@ class _Collections(PDSession):
     ) -> Dict[str, Any]:
         """Arguments for iter_cursor, to which a subclass may have given the
         signature of 5.x."""
-        parameters = signature(self.iter_cursor).parameters.values()
+        parameters = _signature(self.iter_cursor).parameters.values()
         takes_page_size = any(
             parameter.name == "page_size"
             or parameter.kind is parameter.VAR_KEYWORD
@@ -9080,7 +9078,7 @@ class _Guard:
         event: Any,
     ) -> None:
         summary, source, dedup_key = alert
-        signature(events.trigger).bind(summary, source, dedup_key, **event)
+        _signature(events.trigger).bind(summary, source, dedup_key, **event)
         severity = event.get("severity", "critical")
         payload = {"summary": summary, "source": source, "severity": severity}
         payload.update(_checked_dict("payload", event.get("payload")))
@@ -9145,13 +9143,17 @@ class _Guard:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate a function, or a generator function."""
-        if iscoroutinefunction(function) or isasyncgenfunction(function):
+        import inspect  # As in _signature.
+
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(
+            function
+        ):
             raise TypeError(
                 "guard() cannot decorate an asynchronous function: sending "
                 "the event would block the event loop. Decorate the function "
                 "that runs the loop."
             )
-        if isgeneratorfunction(function):
+        if inspect.isgeneratorfunction(function):
 
             @wraps(function)
             def guarded(*args: Any, **kwargs: Any) -> Any:
