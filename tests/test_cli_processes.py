@@ -17,10 +17,12 @@ import threading
 import time
 
 import pytest
+import requests
 
 import pdpyras_cli_output
 import pdpyras_cli_run
 from pdpyras_sandbox import Sandbox
+from pdpyras_webhooks import sign_webhook
 from tests import wire
 from tests.support import KEY, ROOT, ROUTING_KEY
 
@@ -293,6 +295,72 @@ def test_progress_is_nowhere_else(box, terminal):
 
 
 # -- Signals ------------------------------------------------------------------
+
+
+@pytest.mark.once
+def test_what_writes_and_what_asks_is_a_process(box, tmp_path):
+    """The commands that no other test here starts."""
+
+    def done(*arguments):
+        process = pdpyras(*arguments)
+        assert (process.returncode, process.stderr) == (0, b""), arguments
+        return process.stdout.decode()
+
+    fields = ("-f", "name=Ada", "-f", "email=ada@example.com")
+    path = "users/" + json.loads(done("post", "users", *fields))["id"]
+    title = ("-f", "job_title=Operator")
+    assert json.loads(done("put", path, *title))["job_title"] == "Operator"
+    assert json.loads(done("get", path, "--fields", "name"))["name"] == "Ada"
+    schedule = "schedules/" + box.add("schedules", name="Nights")[0]["id"]
+    assert "Days" in done("put", schedule, "-f", "name=Days")
+    assert done("delete", path) == ""
+    assert pdpyras("get", path).returncode == 4
+    key = done("trigger", "Disk is full", "db1").strip()
+    assert done("ack", key).strip() == key
+    assert done("acknowledge", key).strip() == key
+    assert done("resolve", key).strip() == key
+    done("change", "Deployed 4.2")
+    assert "Deployed 4.2" in done("list", "change_events")
+    assert done("oncall", "--format", "jsonl") == ""
+    assert json.loads(done("whoami"))["access"] == "user"
+    assert json.loads(done("rate"))["limit"] > 0
+
+
+@pytest.mark.once
+def test_a_webhook_is_verified_by_a_process(tmp_path):
+    body = json.dumps({"event": {"id": "E1"}}).encode()
+    (tmp_path / "secret").write_text("the-secret\n")
+    arguments = (
+        *("webhook", "verify", "-", "--key-file", str(tmp_path / "secret")),
+        *("--signature", sign_webhook(body, "the-secret")),
+    )
+    done = pdpyras(*arguments, stdin=body)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.decode()) == {"id": "E1"}
+    assert pdpyras(*arguments, stdin=body + b" ").returncode == 1
+
+
+@pytest.mark.once
+def test_login_is_a_process_that_waits_for_a_browser(
+    box, tmp_path, monkeypatch
+):
+    for name, value in (
+        ("CLIENT_ID", "the-client"),
+        ("CLIENT_SECRET", "the-client-secret"),
+        ("SCOPES", "users.read"),
+        ("OAUTH_URL", box.url),
+        ("TOKEN_CACHE", str(tmp_path / "tokens.json")),
+    ):
+        monkeypatch.setenv("PAGERDUTY_" + name, value)
+    monkeypatch.delenv("PAGERDUTY_API_KEY")
+    login = [*PDPYRAS, "login", "--no-browser", "--port", "0"]
+    with started(*login) as process:
+        process.stderr.readline()
+        url = process.stderr.readline().decode().strip()
+        assert requests.get(url, timeout=SECONDS).status_code == 200
+        _, told = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0 and b"Signed in as" in told
+    assert json.loads(pdpyras("whoami").stdout.decode())["access"] == "user"
 
 
 def test_an_interrupt_is_130(api):
