@@ -73,14 +73,19 @@ UNLISTED = {
     *DECISIONS.historic,
     *DECISIONS.prose_only,
 }
+# Operations that it does not list of paths that it does.
+UNLISTED_OPERATIONS = {
+    (operation.partition(",")[0], path)
+    for path, (operation, _) in DECISIONS.unlisted.items()
+}
 
 
 def reference(method: str, path: str) -> Optional[str]:
     """The address of an operation in PagerDuty's API reference.
 
-    None for a path that PagerDuty's document does not list.
+    None for one that PagerDuty's document does not list.
     """
-    if path in UNLISTED:
+    if path in UNLISTED or (method, path) in UNLISTED_OPERATIONS:
         return None
     document, listed = "REST", ORIGINALS.get(path, path)
     for start, name, is_listed_so in FAMILIES:
