@@ -127,21 +127,23 @@ def to_json(value: Any, indent: Optional[int] = None) -> str:
     return _safe(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
-def field(value: Any, path: str) -> Any:
-    """What a path such as ``service.summary`` leads to, or None.
+def field(value: Any, path: str, absent: Any = None) -> Any:
+    """What a path such as ``service.summary`` leads to.
 
-    In a list, it leads to a list.
+    In a list, it leads to a list. What is null may have any field.
+
+    :param absent: what stands for a field that is not there
     """
-    if not path:
+    if not path or value is None:
         return value
     if isinstance(value, list):
-        return [field(item, path) for item in value]
+        return [field(item, path, absent) for item in value]
     if not isinstance(value, dict):
-        return None
+        return absent
     if path in value:
         return value[path]
     name, _, rest = path.partition(".")
-    return field(value.get(name), rest)
+    return field(value[name], rest, absent) if name in value else absent
 
 
 def cell(record: Any, path: str) -> str:
@@ -324,22 +326,24 @@ def _checked(records: Records, fields: Optional[Sequence[str]]) -> Records:
     for record in records:
         has_any = True
         if missing:
-            missing = [name for name in missing if not _has(record, name)]
+            missing = [
+                name
+                for name in missing
+                if _is_absent(field(record, name, _ABSENT))
+            ]
         yield record
     if missing and has_any:
         say(f"No record has the field {', '.join(missing)}.")
 
 
-def _has(value: Any, path: str) -> bool:
-    """Is there such a field, be it empty? In an empty list there may be."""
-    if isinstance(value, list):
-        return not value or any(_has(item, path) for item in value)
-    if not isinstance(value, dict):
-        return value is None  # One that is unknown may have it.
-    name, _, rest = path.partition(".")
-    return path in value or (
-        name in value and (not rest or _has(value[name], rest))
-    )
+_ABSENT = object()
+
+
+def _is_absent(found: Any) -> bool:
+    """Is a field in no item of a list? In an empty list it may be."""
+    if isinstance(found, list) and found:
+        return all(map(_is_absent, found))
+    return found is _ABSENT
 
 
 def print_one(result: Any, options: Any) -> None:
