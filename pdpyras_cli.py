@@ -402,8 +402,7 @@ def _sandbox(options: Any) -> int:
         raise ValueError(
             f"Port {box.port} is not available: {error}"
         ) from None
-    with contextlib.closing(contextlib.ExitStack()) as stack:
-        stack.callback(box.stop)
+    try:
         for name, value in (
             ("PAGERDUTY_URL", box.url),
             ("PAGERDUTY_EVENTS_URL", box.url),
@@ -415,6 +414,8 @@ def _sandbox(options: Any) -> int:
         output.to_stderr("# A sandbox, until Ctrl-C. Any key is accepted.\n")
         while not end.wait(1):  # without a timeout, deaf to Ctrl-C on Windows
             pass
+    finally:
+        box.stop()
     return output.SUCCESS
 
 
