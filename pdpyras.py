@@ -2629,7 +2629,7 @@ def _signature(function: Any) -> Any:
     return inspect.signature(function)
 
 
-def _checks_names(method: _Method) -> _Method:
+def _explains_unknown_arguments(method: _Method) -> _Method:
     """Make a method say more of a keyword argument that it does not know.
 
     :raises TypeError: there is one
@@ -3900,11 +3900,11 @@ class _ScimPosition(_OffsetPosition):
     refusal = ""
 
     #: What the page before this one began with.
-    began_with: Any = None
+    first_of_last_page: Any = None
     #: The total that the page before this one told.
     last_total = 0
     #: A total, and the smaller one of the page behind it.
-    fall: Optional[Tuple[int, int]] = None
+    fallen_total: Optional[Tuple[int, int]] = None
 
     def _take_steering(self, total: bool) -> None:
         start = _pop(self.params, "startIndex")
@@ -3919,27 +3919,27 @@ class _ScimPosition(_OffsetPosition):
 
     def next_page(self, page: _Page) -> Optional["_ScimPosition"]:
         self._refuse_repetition(page)
-        if not page.records or not self._lacks_some(page):
+        if not page.records or not self._has_more(page):
             return None
         is_told = page.total != "?"
         return self._moved(
             offset=self.offset + len(page.records),
-            began_with=page.records[0],
+            first_of_last_page=page.records[0],
             last_total=int(page.total) if is_told else self.last_total,
-            fall=self._fall(page),
+            fallen_total=self._fallen_total(page),
         )
 
     def shortfall(self, page: _Page) -> str:
-        lacks_some = self._lacks_some(page)
-        if page.records and lacks_some:
+        has_more = self._has_more(page)
+        if page.records and has_more:
             return ""
-        if lacks_some and page.total != "?":
+        if has_more and page.total != "?":
             return (
                 f"GET {self.path}: an empty page, although of {page.total} "
                 f"records there were only {self.offset}; the iteration ends "
                 "here."
             )
-        fall = self._fall(page)
+        fall = self._fallen_total(page)
         if fall is None:
             return ""
         return (
@@ -3948,15 +3948,15 @@ class _ScimPosition(_OffsetPosition):
             "may have been passed over. Read it again."
         )
 
-    def _lacks_some(self, page: _Page) -> bool:
+    def _has_more(self, page: _Page) -> bool:
         """Is there more behind a page, as far as its total tells?"""
         end = self.offset + len(page.records)
         return page.total == "?" or end < int(page.total)
 
-    def _fall(self, page: _Page) -> Optional[Tuple[int, int]]:
+    def _fallen_total(self, page: _Page) -> Optional[Tuple[int, int]]:
         if page.total != "?" and int(page.total) < self.last_total:
             return self.last_total, int(page.total)
-        return self.fall
+        return self.fallen_total
 
     def _refuse_repetition(self, page: _Page) -> None:
         """See that it is not the page before this one once more.
@@ -3967,7 +3967,7 @@ class _ScimPosition(_OffsetPosition):
         begin = page.steering.get("startIndex")
         if begin == self.offset + 1 or not page.records:
             return
-        if page.records[0] == self.began_with:
+        if page.records[0] == self.first_of_last_page:
             raise _pagination_error(
                 page,
                 f"the API gives the same page again (startIndex={begin!r}, "
@@ -5426,7 +5426,7 @@ def _new_history(
 class _HistoryMethods:
     """The methods of :class:`APISession` that read histories."""
 
-    @_checks_names
+    @_explains_unknown_arguments
     def iter_history(
         self: Any,
         url: Union[str, HistoryWindow],
@@ -5480,7 +5480,7 @@ class _HistoryMethods:
         records = _history_records(self, reader, place, item_hook)
         return HistoryIterator(records, place)
 
-    @_checks_names
+    @_explains_unknown_arguments
     def plan_history(
         self: Any,
         url: str,
@@ -6280,7 +6280,7 @@ def _name_arguments(args: List[Any], kwargs: Any) -> None:
         raise TypeError("Too many arguments, or one that is given twice.")
 
 
-def _check_names(
+def _check_arguments(
     method: str, full_url: str, options: Iterable[str], send: Any
 ) -> None:
     """See that a session of requests takes these keyword arguments.
@@ -7239,7 +7239,7 @@ class PDSession(_FastTransport, _Transport):
         :raises TypeError: requests would not take one of them
         """
         if not _REQUEST_NAMES.issuperset(options):
-            _check_names(method, full_url, options, self.parent.request)
+            _check_arguments(method, full_url, options, self.parent.request)
         user_headers = options.get("headers") or {}
         headers = self.prepare_headers(method, user_headers)
         if options.get("files") and "content-type" not in {
@@ -7575,7 +7575,7 @@ class _Collections(PDSession):
     #: False ends an iteration at an error status, instead of raising it.
     require_complete_results: bool = True
 
-    @_checks_names
+    @_explains_unknown_arguments
     def iter_all(
         self,
         url: str,
@@ -7654,7 +7654,7 @@ class _Collections(PDSession):
             params = [*_as_pairs(params), ("limit", page_size)]
         return {"params": params}
 
-    @_checks_names
+    @_explains_unknown_arguments
     def iter_cursor(
         self,
         url: str,
@@ -7743,7 +7743,7 @@ class _Collections(PDSession):
         """
         return {item[by]: item for item in self.iter_all(path, **kwargs)}
 
-    @_checks_names
+    @_explains_unknown_arguments
     def find(
         self,
         resource: str,
@@ -8486,7 +8486,7 @@ class APISession(_Collections):
         located, options, _ = _wrapped_request(self, "DELETE", url, kwargs)
         return self.delete(located, **options)
 
-    @_checks_names
+    @_explains_unknown_arguments
     def update_all(
         self, url: str, items: Iterable[Any], batch_size: int = 250
     ) -> Iterator[_Update]:
@@ -8529,7 +8529,7 @@ class APISession(_Collections):
             raise _schema_error(response, "a list of records", kind)
         return response, records
 
-    @_checks_names
+    @_explains_unknown_arguments
     def persist(
         self,
         resource: str,
