@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Type
+from typing import Any, Callable, Iterator, List, Optional, Type
 
 import pytest
 
@@ -44,9 +44,28 @@ def examples(number: int) -> int:
     return number // 4 if FEW_CASES else number
 
 
-def some(cases: Sequence[Any], step: int = 4) -> Sequence[Any]:
-    """All of the cases; every fourth one where few are asked for."""
-    return cases[::step] if FEW_CASES else cases
+@contextlib.contextmanager
+def paused_thread(
+    target: Callable[[Callable[[], None]], Any],
+) -> Iterator[None]:
+    """Another thread, which has come to its pause while the block runs.
+
+    :param target: what it does; it is given what to call where it pauses
+    """
+    reached, done = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        reached.set()
+        done.wait(30)
+
+    thread = threading.Thread(target=target, args=(pause,))
+    thread.start()
+    try:
+        assert reached.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def read(*path: str) -> str:

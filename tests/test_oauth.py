@@ -27,7 +27,7 @@ from pdpyras import PDClientError, PDDeadlineError, PDHTTPError, PDWarning
 from pdpyras_oauth import Authorization, OAuthApp, OAuthSession, TokenCache
 from pdpyras_sandbox import Sandbox
 from tests import wire
-from tests.support import ROOT, may_fork, needs_fork
+from tests.support import ROOT, may_fork, needs_fork, paused_thread
 
 SECRET = "client-+/&=-MARK-secret"
 SCOPES = ("incidents.read", "users.read")
@@ -514,58 +514,47 @@ def test_a_call_ends_at_its_deadline_while_the_token_endpoint_is_silent(
     assert time.monotonic() - start < 10
 
 
+def pause_first(identity, pause):
+    """Let the answer to the first token request come after a pause."""
+
+    def answer(request):
+        if request is identity.requests[0]:
+            pause()
+        return wire.Answer(json=grant())
+
+    identity.handler = answer
+
+
 def test_a_thread_waits_for_the_renewal_of_another_until_its_deadline(
     identity, box
 ):
     session = make_app(identity.url).session(url=box.url)
-    reached, done = threading.Event(), threading.Event()
 
-    def answer(request):
-        reached.set()
-        done.wait(30)
-        return wire.Answer(json=grant())
+    def renew(pause):
+        pause_first(identity, pause)
+        session.rget("users/me")
 
-    identity.handler = answer
-    other = threading.Thread(target=session.rget, args=("users/me",))
-    other.start()
-    try:
-        assert reached.wait(30)
+    with paused_thread(renew):
         with pytest.raises(PDDeadlineError):
             session.rget("users/me", deadline=0.1)
         assert len(identity.requests) == 1
-    finally:
-        done.set()
-        other.join()
 
 
 def test_the_deadline_of_one_thread_does_not_end_the_wait_of_another(
     identity, box
 ):
     session = make_app(identity.url).session(url=box.url)
-    reached, done = threading.Event(), threading.Event()
+    errors = []
 
-    def answer(request):
-        if request is identity.requests[0]:
-            reached.set()
-            done.wait(30)
-        return wire.Answer(json=grant())
-
-    identity.handler, errors = answer, []
-
-    def hurry():
+    def hurry(pause):
+        pause_first(identity, pause)
         try:
             session.rget("users/me", deadline=0.5)
         except PDDeadlineError as error:
             errors.append(error)
 
-    other = threading.Thread(target=hurry)
-    other.start()
-    try:
-        assert reached.wait(30)
+    with paused_thread(hurry):
         session.rget("users/me")
-    finally:
-        done.set()
-        other.join()
     assert len(errors) == 1
     assert len(identity.requests) == 2
 
@@ -1132,19 +1121,12 @@ def test_an_interrupted_renewal_blocks_no_later_one(identity, box):
 @may_fork
 def test_a_process_forked_within_a_renewal_makes_its_own(identity, box):
     session = make_app(identity.url).session(url=box.url)
-    reached, done = threading.Event(), threading.Event()
 
-    def answer(request):
-        if request is identity.requests[0]:
-            reached.set()
-            done.wait(30)
-        return wire.Answer(json=grant())
+    def renew(pause):
+        pause_first(identity, pause)
+        session.rget("users/me")
 
-    identity.handler = answer
-    other = threading.Thread(target=session.rget, args=("users/me",))
-    other.start()
-    try:
-        assert reached.wait(30)
+    with paused_thread(renew):
         child = os.fork()
         if not child:
             status = 1
@@ -1154,9 +1136,6 @@ def test_a_process_forked_within_a_renewal_makes_its_own(identity, box):
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
-    finally:
-        done.set()
-        other.join()
     assert len(identity.requests) == 2
 
 
@@ -1350,24 +1329,15 @@ def test_processes_that_share_a_cache_make_one_token_request(box, cache):
 
 
 def test_the_lock_of_the_cache_is_waited_for_in_vain(cache):
-    held, done = threading.Event(), threading.Event()
-
-    def hold():
+    def hold(pause):
         with cache.locked():
-            held.set()
-            done.wait(30)
+            pause()
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        assert held.wait(30)
+    with paused_thread(hold):
         for other in (cache, TokenCache(cache.path)):
             with pytest.raises(PDClientError, match=r"locked by .* 0\.1 s"):
                 with other.locked(0.1):
                     pass
-    finally:
-        done.set()
-        holder.join()
     with cache.locked(), cache.locked(0):  # By the same thread: at once.
         cache.store("key", {"refresh": "R"})
     assert cache.load("key") == {"refresh": "R"}

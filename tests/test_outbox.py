@@ -43,6 +43,7 @@ from tests.support import (
     examples,
     may_fork,
     needs_fork,
+    paused_thread,
 )
 
 ENDINGS = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
@@ -797,24 +798,17 @@ def test_the_deadline_bounds_the_wait_for_another_writer(alerts, api, path):
     assert len(alerts.outbox) == 0  # It was not accepted.
 
 
+def write(alerts, pause):
+    """Pause within a transaction."""
+    with alerts.outbox._file.transaction():
+        pause()
+
+
 def test_the_deadline_bounds_the_wait_for_another_thread(alerts, api):
     trigger(alerts, "first")
-    inside, go_on = threading.Event(), threading.Event()
-
-    def write():
-        with alerts.outbox._file.transaction():
-            inside.set()
-            go_on.wait(20)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        assert inside.wait(10)
+    with paused_thread(functools.partial(write, alerts)):
         with within(0.2), pytest.raises(pdpyras.PDDeadlineError):
             trigger(alerts, "k", deadline=0.2)
-    finally:
-        go_on.set()
-        writer.join()
     assert api.taken == [("trigger", "first")]
 
 
@@ -825,24 +819,11 @@ def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
         trigger(others, "second")
         file = others.outbox._file
         dropped, others.outbox = weakref.ref(file), None
-        inside, go_on = threading.Event(), threading.Event()
-
-        def write():
-            with alerts.outbox._file.transaction():
-                inside.set()
-                go_on.wait(20)
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            assert inside.wait(10)
+        with paused_thread(functools.partial(write, alerts)):
             with within(0.5):
                 del file
                 gc.collect()
             assert dropped() is None
-        finally:
-            go_on.set()
-            writer.join()
 
 
 @pytest.mark.parametrize("name", ["-lock", "-sender"])
