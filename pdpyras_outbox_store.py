@@ -242,7 +242,9 @@ class _Patience(threading.local):
 
 _process = _Process()
 _patience = _Patience()
-_abandoned: List[sqlite3.Connection] = []
+# Of all files. The garbage collector thus never meets a connection before the
+# file that is to close it; it would warn (ResourceWarning, Python 3.13).
+_open_connections: Set[sqlite3.Connection] = set()
 atexit.register(_process.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -270,7 +272,6 @@ def at_least_a_moment() -> Any:
 
 def _abandon(connection: sqlite3.Connection) -> None:
     """Never close a connection, whose closing would delete another's file."""
-    _abandoned.append(connection)
     try:
         import ctypes
 
@@ -523,6 +524,7 @@ class File:
             if mode is not None and isinstance(error, PDInputError):
                 os.chmod(self.path, mode)  # It is somebody else's.
             raise
+        _open_connections.add(connection)
         self._hold_ballast()
         return connection
 
@@ -571,6 +573,7 @@ class File:
             with patience(deadline), _process.held(), self._locked():
                 connection, self._connection = self._connection, None
                 if self.identity == self._identity_now():
+                    _open_connections.discard(connection)
                     connection.close()
                 else:
                     _abandon(connection)
