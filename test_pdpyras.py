@@ -475,6 +475,7 @@ segments = st.text(
 paths = st.lists(segments, min_size=1, max_size=5).map("/".join)
 
 
+@pytest.mark.oldest
 @unhurried
 @given(paths)
 def test_slashes_in_front_do_not_matter(path):
@@ -497,6 +498,7 @@ LIKE_URLS = st.builds(
 )
 
 
+@pytest.mark.oldest
 @settings(unhurried, max_examples=200)
 @given(st.one_of(st.text(), LIKE_URLS))
 @example("https://api.pagerduty.com")

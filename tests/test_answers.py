@@ -358,6 +358,7 @@ def encoded(coding):
     return {"Content-Encoding": encoding}, pack(content)
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("chunks", [0, 4])
 @pytest.mark.parametrize("coding", CODINGS)
 def test_half_a_compressed_body_is_network_trouble(
@@ -985,6 +986,7 @@ def bomb(size):
     return b"".join(pieces) + packer.flush()
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("chunks", [0, 5])
 @pytest.mark.parametrize("limit", [1_000_000, 20_000_000])
 def test_a_bomb_costs_no_more_memory_than_max_response_size(

@@ -161,6 +161,7 @@ def test_a_full_disk_is_an_error(box):
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.oldest
 def test_a_line_is_printed_before_the_next_page_is_asked_for(api):
     may_go_on, asked = threading.Event(), []
 
@@ -416,6 +417,7 @@ def export(directory, *more, mode="ab", **options):
         return pdpyras(*arguments, stdout=out, **options)
 
 
+@pytest.mark.oldest
 def test_an_export_goes_on_exactly_after_a_limit_and_an_interrupt(
     box, tmp_path
 ):
@@ -580,6 +582,7 @@ def test_run_passes_through_and_resolves(box):
     assert event["event_action"] == "resolve"
 
 
+@pytest.mark.oldest
 def test_run_triggers_on_failure_with_the_last_lines(box, monkeypatch):
     monkeypatch.setenv("PAGERDUTY_SECRET", "s3cret+/=")
     script = (

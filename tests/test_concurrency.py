@@ -228,6 +228,7 @@ def test_closing_an_iteration_ends_no_request_of_another_session(
 # ---------------------------------------------------------------------------
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("remaining", [1, 3])
 def test_many_threads_never_have_more_under_way_than_remain(
     remaining, session, server
@@ -555,6 +556,7 @@ needs_gevent = pytest.mark.skipif(
 )
 
 
+@pytest.mark.oldest
 @needs_gevent
 @pytest.mark.parametrize(
     "tls, when",
@@ -672,6 +674,7 @@ def application(environ, start_response):
 """
 
 
+@pytest.mark.oldest
 @needs_gevent
 @pytest.mark.skipif(
     importlib.util.find_spec("gunicorn") is None, reason="gunicorn is missing"

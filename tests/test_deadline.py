@@ -95,6 +95,7 @@ def test_the_deadline_bounds_a_body_that_drips(
     clock.check()
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize(
     "interim",
     [

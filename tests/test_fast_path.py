@@ -590,6 +590,7 @@ def test_headers_that_cannot_be_sent_stay_an_error(plain, server):
     assert len(server.requests) == 2
 
 
+@pytest.mark.oldest
 def test_ever_other_headers_take_no_more_memory(plain, server):
     def send(count):
         for number in range(count):

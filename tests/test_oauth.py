@@ -1318,6 +1318,7 @@ print(app.session(url=url).rget("users/me")["id"])
 """
 
 
+@pytest.mark.oldest
 def test_processes_that_share_a_cache_make_one_token_request(box, cache):
     box.latency = 0.2
     running = [start_python(SHARING, box.url, cache.path) for _ in range(4)]

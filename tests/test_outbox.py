@@ -562,6 +562,7 @@ def test_a_call_spends_about_a_second_on_others(alerts, api, server):
     assert len(alerts.outbox) > 20
 
 
+@pytest.mark.oldest
 def test_a_call_beside_a_busy_writer_returns(alerts, api):
     stop = threading.Event()
 

@@ -1051,6 +1051,7 @@ def test_one_page_is_held_at_a_time(server, session):
     assert at_pages == [20, 21, 21, 21, 21]
 
 
+@pytest.mark.oldest
 def test_ten_thousand_records_take_the_memory_of_one_page(server, session):
     body = page_of("ten thousand", 100)
     server.handler = lambda request: wire.Answer(body=body)

@@ -258,6 +258,7 @@ def without_waits(retries):
     return Counter(texts)
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_prefetch_makes_no_difference(
     block, server, session, naps, monkeypatch
@@ -366,6 +367,7 @@ STYLES = {
 }
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_prefetch_makes_no_difference_with_cursors(
     style, server, session, naps
@@ -705,6 +707,7 @@ def test_closing_an_iteration_cancels_what_is_queued(
     session.close()
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("prefetch", [1, 8])
 def test_dropping_an_iteration_closes_it(prefetch, server, session, threads):
     server.handler = Pages(1000)

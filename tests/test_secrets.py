@@ -578,6 +578,7 @@ def reports_of_loguru():
         written.clear()
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("reporter", ["sentry_sdk", "loguru"])
 def test_what_a_crash_reporter_gets(reporter):
     """In a process of its own, for reporters change the whole process."""

@@ -379,6 +379,7 @@ def test_no_redirect_carries_the_key_to_another_host(
 INSIDE = {"GET": True, "POST": False, "PUT": False, "DELETE": False}
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", sorted(INSIDE))
 @pytest.mark.parametrize(

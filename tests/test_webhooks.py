@@ -604,6 +604,7 @@ def test_no_body_verifies_with_a_byte_flipped(
     assert not verify_webhook(body, wrong, secret)
 
 
+@pytest.mark.oldest
 @EXAMPLES
 @given(GARBAGE, GARBAGE, st.one_of(st.none(), st.floats(), st.integers()))
 def test_garbage_is_refused_by_documented_errors(
@@ -1339,6 +1340,7 @@ def running(request: Any, tmp_path_factory: Any) -> Iterator[ServerProcess]:
         process.stop()
 
 
+@pytest.mark.oldest
 def test_servers_deliver(running: ServerProcess) -> None:
     assert running.post(body_of("plain"), "d-plain") == 202
     assert running.handled().count("01EVENTplain") == 1
@@ -1645,6 +1647,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     assert printed.split() == [b"[]"]
 
 
+@pytest.mark.oldest
 def test_all_of_the_webhooks_is_sorted_and_true() -> None:
     names = pdpyras_webhooks.__all__
     assert names == sorted(names)

@@ -416,6 +416,7 @@ def killed(events, server, alerts, kind, stage, at):
     return len(server.requests) - requests
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("kind", ["reset", "close"])
 def test_killed_at_any_byte_of_the_request_there_is_one_alert(
     kind, exchange, events, server, alerts, naps
@@ -443,6 +444,7 @@ def answered(events, monkeypatch):
     return found
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize("kind", ["reset", "close"])
 def test_killed_at_any_byte_of_the_answer_there_is_one_alert(
     kind, exchange, events, server, alerts, naps, answered
