@@ -1111,7 +1111,6 @@ def wait_for(pid):
     return status
 
 
-@pytest.mark.oldest
 @may_fork
 @needs_fork
 def test_forks_while_threads_write(alerts, api, monkeypatch):
