@@ -82,7 +82,7 @@ differential: $(VENV)/tools
 
 histories: $(VENV)/tools
 	HISTORY_CASES=500 $(BIN)/python -m pytest -q tests/test_history.py \
-	  -k 'style or read_ahead or killed or real_limit'
+	  -k 'style or read_ahead or killed'
 
 docs: $(VENV)/tools
 	rm -rf docs

@@ -46,12 +46,6 @@ MEANINGS = ALL_MEANINGS[::3] if FEW_CASES else ALL_MEANINGS
 each_meaning = pytest.mark.parametrize(
     "meaning", MEANINGS, ids=["-".join(m.values()) for m in MEANINGS]
 )
-# For what takes seconds: all of them with `make histories`, else the ends.
-each_extreme = pytest.mark.parametrize(
-    "meaning",
-    ALL_MEANINGS[:: 1 if "HISTORY_CASES" in os.environ else 7],
-    ids=lambda meaning: "-".join(meaning.values()),
-)
 PREFETCHES = (0, 1, 8, 16)
 
 #: Each kind of historical list: path, time of its records, their id.
@@ -273,7 +267,7 @@ def test_a_long_period_is_cut_to_what_the_api_takes(path, field, name):
 
 
 @pytest.mark.once
-@each_extreme
+@each_meaning
 def test_30_000_records_at_the_real_limit(real_limit, meaning):
     rnd = random.Random(7)
     instants = [START + rnd.randrange(3600 * SECOND) for _ in range(24000)]
