@@ -53,6 +53,7 @@ from pdpyras_outbox_store import (
     TABLE,
     Event,
     File,
+    Written,
     at_least_a_moment,
     file_lock,
     new_event,
@@ -676,18 +677,23 @@ class Outbox:
 
     def _kept_or_sent(self, sender: _Sender, row: Event) -> Any:
         try:
-            row = self._kept(sender, row)
+            kept = self._kept(sender, row)
         except _FILE_ERRORS as error:
             return sender.send_directly(row, error)
         try:
-            is_done = sender.send_own(row)
-            if not (is_done or self._file.holds(row)):
-                self._file.add(row)  # What held it was found to be damaged.
+            if sender.send_own(kept.event):
+                return None
         except _FILE_ERRORS as error:
             sender.log.warning("%r: it is not sent now: %s", self, error)
+        if not self._file.was_set_aside(kept):
+            return None  # It waits, or somebody else has sent it.
+        try:
+            self._file.add(row)
+        except _FILE_ERRORS as error:
+            return sender.send_directly(row, error)
         return None
 
-    def _kept(self, sender: _Sender, row: Event) -> Event:
+    def _kept(self, sender: _Sender, row: Event) -> Written:
         kept = self._file.add(row, self.max_events)
         if kept is None:
             sender.send_others()

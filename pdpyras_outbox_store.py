@@ -130,6 +130,13 @@ class Event(NamedTuple):
 _SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
 
 
+class Written(NamedTuple):
+    """An event, and which file it was written to: that has an identity."""
+
+    event: Event
+    file: Any
+
+
 def new_event(
     owner: str, dedup_key: Optional[str], path: str, content: Any
 ) -> Event:
@@ -640,14 +647,14 @@ class File:
 
     def add(
         self, event: Event, most: Optional[float] = None
-    ) -> Optional[Event]:
+    ) -> Optional[Written]:
         """Write an event, unless there are too many.
 
         :param most: how many may wait; None: any number
         :returns: the event with its id; None: there are too many
         """
 
-        def insert(connection: sqlite3.Connection) -> Optional[Event]:
+        def insert(connection: sqlite3.Connection) -> Optional[Written]:
             (count,) = connection.execute(
                 f"SELECT COUNT(*) FROM {TABLE} WHERE refused = 0"
             ).fetchone()
@@ -659,14 +666,18 @@ class File:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*event[1:8], event.made_at),
             )
-            return event._replace(id=int(done.lastrowid or 0))
+            row = event._replace(id=int(done.lastrowid or 0))
+            return Written(row, self.identity)
 
         return self.transact(insert)
 
-    def holds(self, event: Event) -> bool:
-        """Is it in the file? It may have been set aside with a damaged one."""
-        sql = f"SELECT 1 FROM {TABLE} WHERE token = ?"
-        return bool(self.read(sql, (event.token,)))
+    def was_set_aside(self, written: Written) -> bool:
+        """Is an event gone with the file that it was written to?
+
+        An event that is not in its file is none of these: others send what
+        they find there, and take it out.
+        """
+        return bool(written.file != self._identity_now())
 
     def events(self, where: str, values: Any) -> List[Event]:
         """The events for which a condition holds, oldest first.

@@ -1064,6 +1064,30 @@ def test_many_threads_share_an_outbox(alerts, api, monkeypatch):
     check_order(api, 12)
 
 
+def test_another_sends_it_before_this_one_looks_again(
+    alerts, api, path, monkeypatch
+):
+    """What has left the file was sent, and is not to be written again."""
+    send_own = pdpyras_outbox._Sender.send_own
+    second = session(api, path)
+
+    def while_another_sends(self, row):
+        with pdpyras_outbox_store.file_lock(path + "-sender"):
+            is_done = send_own(self, row)
+        second.outbox.flush(second)
+        return is_done
+
+    monkeypatch.setattr(
+        pdpyras_outbox._Sender, "send_own", while_another_sends
+    )
+    trigger(alerts, "k")
+    monkeypatch.undo()
+    assert len(alerts.outbox) == 0
+    alerts.outbox.flush(alerts)
+    assert api.taken == [("trigger", "k")]
+    second.close()
+
+
 def check_order(api, count):
     actions = ["trigger", "acknowledge", "resolve"]
     for number in range(count):
