@@ -233,7 +233,9 @@ class _Sender:
         self._outbox, self._session = outbox, session
         self._file, self.log = outbox._file, session.log
         self._owner = _owner(session)
-        self._skip: Set[str] = set()  # Tokens of events that it has tried.
+        # Tokens of events that it has tried; and of those it is done with.
+        self._skip: Set[str] = set()
+        self._done: Set[str] = set()
 
     def left(self) -> float:
         """Seconds that the call has."""
@@ -264,16 +266,28 @@ class _Sender:
 
     def pick(self, choice: _Choice, order: str = "id") -> Optional[Event]:
         """The event that is to be sent next."""
-        skip = choice.skip | self._file.delivered
-        return self._file.first(*choice.where(self._owner), skip, order)
+        delivered = self._file.delivered
+
+        def is_skipped(token: str) -> bool:
+            return any(
+                token in tokens
+                for tokens in (choice.skip, self._done, delivered)
+            )
+
+        return self._file.first(
+            *choice.where(self._owner), is_skipped, order=order
+        )
 
     def _settle(self, event: Event, error: Optional[Exception]) -> _Step:
         """Note in the file what has come of an attempt."""
         outcome = "delivered" if error is None else "failed"
+        if error is None or _is_final(event, error):
+            # A damaged file could show it again.
+            self._done.add(event.token)
         try:
             if error is None:
                 self.counts["delivered"] += 1
-                self._file.delivered.add(event.token)
+                self._file.delivered[event.token] = event.id
                 self._file.forget_delivered()
             elif _is_final(event, error):
                 self._refuse(event, str(error))
@@ -348,7 +362,7 @@ class _Sender:
         """
         where = "refused = 0 AND owner = ? AND next_attempt_at > ?"
         values = (self._owner, time.time())
-        return self._file.first(where, values, frozenset()) is not None
+        return self._file.first(where, values) is not None
 
     def send_others(self, seconds: float = OTHERS_TIME) -> None:
         """Spend so many seconds on what waits."""

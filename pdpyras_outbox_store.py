@@ -20,7 +20,6 @@ import weakref
 from datetime import datetime, timezone
 from functools import partial
 from typing import (
-    AbstractSet,
     Any,
     Callable,
     Dict,
@@ -78,7 +77,6 @@ _NEWTABLE = (
 _NEW_INDEXES = (
     f"CREATE INDEX {TABLE}_queue ON {TABLE} (refused, owner)",
     f"CREATE INDEX {TABLE}_key ON {TABLE} (owner, dedup_key, refused)",
-    f"CREATE INDEX {TABLE}_token ON {TABLE} (token)",
 )
 
 
@@ -128,6 +126,10 @@ class Event(NamedTuple):
 
 
 _SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
+
+# By the id no index is asked, which can be damaged; in a new file another
+# event has it.
+_THIS = "WHERE id = ? AND token = ?"
 
 
 class Written(NamedTuple):
@@ -376,7 +378,9 @@ class _ReplacedError(Exception):
 def _is_damage(error: Exception) -> bool:
     text = str(error)
     return (
-        type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError)
+        # It is the text of the error that cannot be decoded.
+        isinstance(error, UnicodeDecodeError)
+        or type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError)
         or "malformed" in text
         or "not a database" in text
         or "no such " in text
@@ -391,8 +395,8 @@ class File:
 
     :param path: of the file
     :raises PDInputError: there are no file locks at this path
-    :ivar delivered: tokens of events that are done with, but not yet out of
-        the file
+    :ivar delivered: the ids of events that are done with, but not yet out
+        of the file, by their tokens
     :ivar notes: what the user ought to be told
     :ivar is_busy: there is a transaction
     """
@@ -400,7 +404,7 @@ class File:
     def __init__(self, path: str) -> None:
         self.path = path
         self.identity: Any = None
-        self.delivered: Set[str] = set()
+        self.delivered: Dict[str, int] = {}
         self.notes: List[str] = []
         self._connection: Optional[sqlite3.Connection] = None
         self.is_busy = False
@@ -441,7 +445,7 @@ class File:
                     return work(connection)
             except _ReplacedError:
                 continue
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 if not _is_damage(error):
                     raise
                 self.set_aside(error)
@@ -551,7 +555,13 @@ class File:
         if mode != "wal":
             raise sqlite3.OperationalError(f"no WAL here, but {mode}")
         connection.execute("PRAGMA synchronous = FULL")
-        if not tables:
+        if tables:
+            # Else an index could give rows that are not there, or hide some.
+            check = "PRAGMA integrity_check(1)"
+            (found_out,) = connection.execute(check).fetchone()
+            if found_out != "ok":
+                raise sqlite3.DatabaseError(found_out)
+        else:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_NEWTABLE)
             for statement in _NEW_INDEXES:
@@ -691,19 +701,22 @@ class File:
         self,
         where: str,
         values: Any,
-        skip: AbstractSet[str],
+        is_skipped: Callable[[str], bool] = lambda token: False,
         order: str = "id",
     ) -> Optional[Event]:
         """The first of these events that is not to be passed over.
 
-        :param skip: tokens of events; SQL could not hold as many
+        :param is_skipped: told the token of an event; SQL could not hold as
+            many
         """
         sql = f"{_SELECT} WHERE {where} ORDER BY {order}"
 
         def find(connection: sqlite3.Connection) -> Optional[Event]:
             with contextlib.closing(connection.execute(sql, values)) as rows:
                 events = (Event(*row) for row in rows)
-                return next((e for e in events if e.token not in skip), None)
+                return next(
+                    (e for e in events if not is_skipped(e.token)), None
+                )
 
         return self.transact(find, "DEFERRED")
 
@@ -717,8 +730,8 @@ class File:
         is_refused = next_attempt_at is None
         self.write(
             f"UPDATE {TABLE} SET attempts = attempts + 1, error = ?, "
-            "next_attempt_at = ?, refused = ? WHERE token = ?",
-            (error, next_attempt_at or 0, is_refused, event.token),
+            f"next_attempt_at = ?, refused = ? {_THIS}",
+            (error, next_attempt_at or 0, is_refused, event.id, event.token),
         )
 
     def forget_delivered(self) -> None:
@@ -726,8 +739,8 @@ class File:
 
         :raises sqlite3.Error: even with the reserve the disk is too full
         """
-        for token in list(self.delivered):
-            delete = (f"DELETE FROM {TABLE} WHERE token = ?", (token,))
+        for token, row in list(self.delivered.items()):
+            delete = (f"DELETE FROM {TABLE} {_THIS}", (row, token))
             try:
                 self.write(*delete)
             except (sqlite3.Error, OSError) as error:
@@ -735,4 +748,4 @@ class File:
                     raise
                 self._free_ballast()
                 self.write(*delete)
-            self.delivered.discard(token)
+            self.delivered.pop(token, None)

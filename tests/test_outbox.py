@@ -880,7 +880,8 @@ def test_a_process_that_ends_takes_out_what_was_delivered(alerts, path):
     script = (
         "import sys, pdpyras_outbox\n"
         "file = pdpyras_outbox.Outbox(sys.argv[1])._file\n"
-        "file.delivered.add(file.events('refused = 0', ())[0].token)\n"
+        "event = file.events('refused = 0', ())[0]\n"
+        "file.delivered[event.token] = event.id\n"
     )
     subprocess.run(
         [sys.executable, "-c", script, path],
@@ -972,10 +973,11 @@ def test_a_flush_without_deadline_tries_none_twice(
 def test_more_can_be_passed_over_than_sqlite_takes_parameters(alerts):
     fill(alerts, 1)
     tried = {f"token {number}" for number in range(40000)}
-    event = alerts.outbox._file.first("refused = 0", {}, tried)
+    is_tried = tried.__contains__
+    event = alerts.outbox._file.first("refused = 0", {}, is_tried)
     assert event.dedup_key == "k0"
     tried.add(event.token)
-    assert alerts.outbox._file.first("refused = 0", {}, tried) is None
+    assert alerts.outbox._file.first("refused = 0", {}, is_tried) is None
 
 
 def test_a_report_counts_what_was_written_meanwhile(alerts, api, server):
@@ -1499,7 +1501,7 @@ def damaged(contents, seed):
     return bytes(contents)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(80))
 def test_damage_loses_not_the_event_at_hand(
     seed, api, path, naps, recwarn, whole_file
 ):
@@ -1516,6 +1518,62 @@ def test_damage_loses_not_the_event_at_hand(
     assert api.taken.count(("trigger", "at hand")) == 1
     assert len(api.taken) == len(set(api.taken))
     assert all(key in ALERTS_BEFORE for _, key in api.taken)
+
+
+def make_index_stale(path):
+    """Let an index say that an event waits, also when it was set aside."""
+    name = "pdpyras_outbox_queue"
+
+    def run(*statements):
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA writable_schema = ON")
+        rows = [connection.execute(*s).fetchall() for s in statements]
+        connection.close()
+        return rows
+
+    (index,), ((version,),) = run(
+        ("SELECT * FROM sqlite_master WHERE name = ?", (name,)),
+        ("PRAGMA schema_version",),
+    )
+    run(
+        ("DELETE FROM sqlite_master WHERE name = ?", (name,)),
+        (f"PRAGMA schema_version = {version + 1}",),
+    )
+    (row,), _ = run(
+        ("SELECT * FROM pdpyras_outbox WHERE id = 1",),
+        ("DELETE FROM pdpyras_outbox WHERE id = 1",),
+    )
+    run(
+        ("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", index),
+        (f"PRAGMA schema_version = {version + 2}",),
+    )
+    values = ", ".join("?" * len(row))
+    run((f"INSERT INTO pdpyras_outbox VALUES ({values})", (*row[:-1], 1)))
+
+
+def test_an_index_that_is_damaged_in_use_repeats_nothing(
+    alerts, api, path, recwarn
+):
+    """Before it is noticed, it gives the same row again and again."""
+    fill(alerts, 3)
+    make_index_stale(path)
+    api.answers["k0"] = 400
+    start = time.monotonic()
+    alerts.outbox.flush(alerts, deadline=20)
+    assert time.monotonic() - start < 15
+    assert len(api.bodies) == len({b["dedup_key"] for b in api.bodies})
+    assert trigger(alerts, "new") == "new"
+    assert api.taken[-1] == ("trigger", "new")
+
+
+def test_damage_is_found_when_a_file_is_opened(alerts, api, path):
+    fill(alerts, 3)
+    make_index_stale(path)
+    pdpyras_outbox_store._process.close()
+    with pytest.warns(pdpyras.PDWarning, match="damaged.*recover"):
+        assert trigger(alerts, "new") == "new"
+    assert api.taken == [("trigger", "new")]
+    assert len(alerts.outbox) == 0
 
 
 ALERTS_BEFORE = {"at hand", *(f"k{number}" for number in range(20))}
