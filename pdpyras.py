@@ -1308,8 +1308,12 @@ _LIST_PARAMS: FrozenSet[str] = frozenset((
 # ---------------------------------------------------------------------------
 
 
-class _Operation(NamedTuple):
-    """What the endpoint table knows of one method on one path."""
+class _Operation:
+    """What the endpoint table knows of one method on one path.
+
+    It is no named tuple: to make such a class takes longer than all else that
+    the table costs at the import.
+    """
 
     #: Name of the wrapper of the request's body.
     request: Optional[str] = None
@@ -1349,6 +1353,13 @@ class _Operation(NamedTuple):
     #: Records that one request changes at most; 0: it takes no list.
     max_bulk: int = 0
 
+    def __init__(self, **notes: Any) -> None:
+        vars(self).update(notes)
+
+    def but(self, **notes: Any) -> "_Operation":
+        """The same, with other notes."""
+        return _Operation(**dict(vars(self), **notes))
+
 
 _Wrapper = Optional[str]
 
@@ -1367,13 +1378,23 @@ _TEXTS = {"accept": "media_type", "early": "early_access", "host": "host"}
 _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after", "scim")
 
 
-@lru_cache(maxsize=None)  # Most rows are alike.
-def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
-    """Split ``METHOD[=wrappers][,note]...`` into its three parts."""
-    head, _, rest = text.partition(",")
-    method, _, wrappers = head.partition("=")
-    notes: Dict[str, Any] = {"is_optional": wrappers.endswith("?")}
-    for note in rest.split(",") if rest else ():
+@lru_cache(maxsize=None)  # An import reads no more than it has to.
+def _operation_of_table(endpoint: str) -> Optional[_Operation]:
+    """What the table says of ``METHOD path``; None: it has none such."""
+    method, _, path = endpoint.partition(" ")
+    for text in _ENDPOINTS.get(path, "").split():
+        head, *notes = text.split(",")
+        if head.partition("=")[0] == method:
+            is_optional = head.endswith("?")
+            return _Operation(
+                is_optional=is_optional, **_parse_notes(notes, text)
+            )
+    return None
+
+
+def _parse_notes(rest: List[str], text: str) -> Dict[str, Any]:
+    notes: Dict[str, Any] = {}
+    for note in rest:
         name, _, value = note.partition(":")
         if name in _FLAGS:
             notes[_FLAGS[name]] = True
@@ -1386,7 +1407,7 @@ def _parse_operation(text: str) -> Tuple[str, Optional[str], _Operation]:
             notes[_TEXTS[name]] = value
         else:
             notes.update(_parse_other_note(note, text))
-    return method, wrappers or None, _Operation(**notes)
+    return notes
 
 
 def _parse_other_note(note: str, text: str) -> Dict[str, Any]:
@@ -1415,22 +1436,15 @@ def _wrapper_entry(wrappers: str) -> _WrapperEntry:
     )
 
 
-def _read_table(
-    rows: Mapping[str, str],
-) -> Tuple[Dict[str, _Operation], Dict[str, _WrapperEntry]]:
-    """Operations by ``METHOD path``, and wrappers that are not inferred."""
-    operations = {}
-    config = {}
-    for path, row in rows.items():
-        for text in row.split():
-            method, wrappers, operation = _parse_operation(text)
-            operations[f"{method} {path}"] = operation
-            if wrappers is not None:
-                config[f"{method} {path}"] = _wrapper_entry(wrappers)
-    return operations, config
+def _operations_with(sign: str) -> "Iterator[Tuple[str, str]]":
+    """The operations whose texts hold a sign: ``METHOD path``, and text."""
+    for path, row in _ENDPOINTS.items():
+        if sign in row:
+            for text in row.split():
+                if sign in text:
+                    head = text.partition(",")[0]
+                    yield f"{head.partition('=')[0]} {path}", text
 
-
-_OPERATIONS, _wrappers_of_table = _read_table(_ENDPOINTS)
 
 # A path that a caller has added: how long its pages may be is not known.
 _ADDED_OPERATION = _Operation(max_limit=sys.maxsize)
@@ -1442,23 +1456,23 @@ CANONICAL_PATHS: List[str] = list(_ENDPOINTS)
 
 #: Paths whose GET is paginated by cursor. May be extended at run time.
 CURSOR_BASED_PAGINATION_PATHS: List[str] = [
-    endpoint[len("GET ") :]
-    for endpoint, operation in _OPERATIONS.items()
-    if operation.pagination == "cursor"
+    endpoint[len("GET ") :] for endpoint, _ in _operations_with(",cursor")
 ]
 
 #: Wrapper names that cannot be inferred from the path. The key is
 #: ``"METHOD path"`` or ``"* path"``; the value is the name of the wrapper of
 #: both bodies, a pair (request, response), or None where nothing is wrapped.
 #: May be extended at run time.
-ENTITY_WRAPPER_CONFIG: Dict[str, _WrapperEntry] = _wrappers_of_table
+ENTITY_WRAPPER_CONFIG: Dict[str, _WrapperEntry] = {
+    endpoint: _wrapper_entry(text.partition(",")[0].partition("=")[2])
+    for endpoint, text in _operations_with("=")
+}
 
 # The entries of wrappers that may be missing. Any other entry, of a caller's,
 # is taken at its word.
 _OPTIONAL_WRAPPERS: Dict[str, _WrapperEntry] = {
     endpoint: ENTITY_WRAPPER_CONFIG[endpoint]
-    for endpoint, operation in _OPERATIONS.items()
-    if operation.is_optional
+    for endpoint, _ in _operations_with("?")
 }
 
 
@@ -1466,8 +1480,7 @@ _OPTIONAL_WRAPPERS: Dict[str, _WrapperEntry] = {
 _PREFIXES_WITH_MEDIA_TYPE = tuple(
     {
         "/{1}/".format(*endpoint.split("/"))
-        for endpoint, operation in _OPERATIONS.items()
-        if operation.media_type
+        for endpoint, _ in _operations_with(",accept:")
     }
 )
 
@@ -1602,14 +1615,14 @@ def _operation(method: str, path: str) -> Optional[_Operation]:
     :returns: the operation with its wrappers; None: there is none such
     """
     endpoint = f"{method} {path}"
-    operation = _OPERATIONS.get(endpoint)
+    operation = _operation_of_table(endpoint)
     if operation is None:
         is_added = path not in _ENDPOINTS or endpoint in ENTITY_WRAPPER_CONFIG
         if not is_added or path not in CANONICAL_PATHS:
             return None
         operation = _ADDED_OPERATION
     request, response = entity_wrappers(method, path)
-    return operation._replace(
+    return operation.but(
         request=request,
         response=response,
         is_optional=_is_optional(method, path),
@@ -2493,7 +2506,7 @@ def _endpoint_hint(error: PDHTTPError) -> str:
     if response.status_code not in (400, 401, 403, 404):
         return ""
     nodes = urlsplit(str(request.url)).path.split("/")[1:]
-    operation = _OPERATIONS.get(f"{request.method} {_find_path(nodes)}")
+    operation = _operation_of_table(f"{request.method} {_find_path(nodes)}")
     if operation is None:
         return ""
     headers = request.headers
@@ -4454,11 +4467,13 @@ def _next_second(instant: int) -> int:
     return -(-instant // _SECOND) * _SECOND
 
 
-class _Records(NamedTuple):
+class _Records:
     """What was received: records with their keys, and the total."""
 
-    total: int
-    items: List[Tuple[_RecordKey, Any]]
+    def __init__(
+        self, total: int, items: List[Tuple[_RecordKey, Any]]
+    ) -> None:
+        self.total, self.items = total, items
 
 
 class _HistoryList:
@@ -5351,7 +5366,7 @@ def _history_operation(path: str, json: Any) -> _Operation:
             "or in a shell pdpyras list."
         )
     if method == "POST":
-        return operation._replace(response=operation.response or "data")
+        return operation.but(response=operation.response or "data")
     if json is not None:
         raise ValueError(f"{path} is asked for by GET, without json.")
     return operation
@@ -7698,7 +7713,7 @@ class _Collections(PDSession):
             )
         operation = self._collection("GET", path)
         if attribute:
-            operation = operation._replace(response=attribute)
+            operation = operation.but(response=attribute)
         return self._iterate(
             url,
             path,
@@ -7838,7 +7853,7 @@ class _Collections(PDSession):
         if operation.pagination == "starting_after" and method == "POST":
             # 5.x gave the whole body to rpost, and so do we; its records
             # are at the same place at all these endpoints.
-            return operation._replace(response=operation.response or "data")
+            return operation.but(response=operation.response or "data")
         if method == "POST" or not _is_collection(path, operation):
             raise URLError(
                 f"{method} {path} gives no collection that this client could "
@@ -7846,7 +7861,7 @@ class _Collections(PDSession):
                 "asked for by POST."
             )
         if path in CURSOR_BASED_PAGINATION_PATHS:
-            return operation._replace(pagination="cursor")
+            return operation.but(pagination="cursor")
         return operation
 
     def _page_limit(
@@ -8300,7 +8315,7 @@ class APISession(_Collections):
         self, method: str, full_url: str, options: Dict[str, Any], given: Any
     ) -> None:
         path = _known_path(self.url, full_url)
-        operation = _OPERATIONS.get(f"{method} {path}")
+        operation = _operation_of_table(f"{method} {path}")
         if operation is None:
             return
         program = operation.early_access

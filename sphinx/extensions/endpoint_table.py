@@ -100,8 +100,8 @@ def reference(method: str, path: str) -> Optional[str]:
 def rows() -> List[Row]:
     """All operations of the module's table, in its order."""
     return [
-        _row(endpoint, operation)
-        for endpoint, operation in pdpyras._OPERATIONS.items()
+        _row(endpoint, pdpyras._operation_of_table(endpoint))
+        for endpoint, _ in pdpyras._operations_with("")
     ]
 
 
