@@ -373,7 +373,7 @@ def _spellings(character: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _secret_pattern(secret: str) -> Pattern[str]:
+def _secret_pattern(secret: str) -> "Pattern[str]":
     # Zeros lie between the bytes of wider encodings.
     return re.compile("\x00*".join(map(_spellings, secret)))
 
@@ -460,7 +460,7 @@ def _strip_proxy_credentials(
         del request.headers["Proxy-Authorization"]
 
 
-def _hideable(secrets: Iterable[str]) -> Collection[str]:
+def _hideable(secrets: "Iterable[str]") -> Collection[str]:
     # Of a shorter one, last_4 shows everything. The longest one first: it
     # may contain another.
     return sorted({s for s in secrets if len(s) > 4}, key=len, reverse=True)
@@ -555,7 +555,7 @@ class _ReceivedResponse(Response):
         return state
 
 
-def _received(response: Any, history: Optional[List[Any]] = None) -> Any:
+def _received(response: Any, history: "Optional[List[Any]]" = None) -> Any:
     """The same response, but true; anything else as it is.
 
     With a history of its own it is a copy.
@@ -578,7 +578,7 @@ def _header(response: Any, name: str) -> Optional[str]:
     return cast(Optional[str], headers.get(name))
 
 
-def _error_details(response: Any) -> Tuple[Optional[int], List[str]]:
+def _error_details(response: Any) -> "Tuple[Optional[int], List[str]]":
     """PagerDuty's error code and reasons, from any shape of error body.
 
     The shapes: ``{"error": {"message", "code", "errors": [...]}}``, the same
@@ -761,7 +761,7 @@ class PDIncompleteWarning(PDWarning):
     """A result is not the whole."""
 
 
-def _heed_warning_options(options: Sequence[str]) -> None:
+def _heed_warning_options(options: "Sequence[str]") -> None:
     """Apply those of Python's options ``-W`` that name warnings of ours.
 
     Python reads them too early to import this module: it says "invalid
@@ -813,7 +813,9 @@ def _callers_level(minimum: int) -> int:
     return level
 
 
-def _warn(log: Any, message: str, category: Type[Warning] = PDWarning) -> None:
+def _warn(
+    log: Any, message: str, category: "Type[Warning]" = PDWarning
+) -> None:
     """Tell a script what it must not miss, at the caller's line.
 
     It is noted on the session's log as well, at INFO, so that nobody sees it
@@ -1379,7 +1381,7 @@ _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after", "scim")
 
 
 @lru_cache(maxsize=None)  # An import reads no more than it has to.
-def _operation_of_table(endpoint: str) -> Optional[_Operation]:
+def _operation_of_table(endpoint: str) -> "Optional[_Operation]":
     """What the table says of ``METHOD path``; None: it has none such."""
     method, _, path = endpoint.partition(" ")
     for text in _ENDPOINTS.get(path, "").split():
@@ -1584,7 +1586,7 @@ def entity_wrappers(method: str, path: str) -> Tuple[_Wrapper, _Wrapper]:
     return wrapper, wrapper
 
 
-def _checked_wrappers(endpoint: str) -> Tuple[_Wrapper, _Wrapper]:
+def _checked_wrappers(endpoint: str) -> "Tuple[_Wrapper, _Wrapper]":
     entry = ENTITY_WRAPPER_CONFIG[endpoint]
     if entry is None or isinstance(entry, str):
         return entry, entry
@@ -1607,7 +1609,7 @@ def _is_optional(method: str, path: str) -> bool:
     return entry is not None and ENTITY_WRAPPER_CONFIG.get(endpoint) is entry
 
 
-def _operation(method: str, path: str) -> Optional[_Operation]:
+def _operation(method: str, path: str) -> "Optional[_Operation]":
     """All that is known of a method on a canonical path.
 
     :param method: HTTP method in capitals
@@ -1657,7 +1659,7 @@ _Origin = Tuple[str, str, str]
 
 
 @lru_cache(maxsize=256)
-def _origin(scheme: str, authority: str) -> Optional[_Origin]:
+def _origin(scheme: str, authority: str) -> "Optional[_Origin]":
     """Scheme, host and port in comparable form; None for a dubious one.
 
     Anything but host and port is dubious: ``user@host``, a backslash, white
@@ -1675,7 +1677,7 @@ def _origin(scheme: str, authority: str) -> Optional[_Origin]:
 
 
 @lru_cache(maxsize=64)
-def _base(base_url: str) -> Tuple[str, _Origin, str]:
+def _base(base_url: str) -> "Tuple[str, _Origin, str]":
     """Base URL without trailing slash, its origin, and its path."""
     base = str(base_url).rstrip("/")
     match = re.fullmatch(_FULL_URL, base)
@@ -1728,7 +1730,7 @@ def normalize_url(base_url: str, url: str) -> str:
     )
 
 
-def _web_address_hint(origin: Optional[_Origin], rest: str) -> str:
+def _web_address_hint(origin: "Optional[_Origin]", rest: str) -> str:
     host = origin[1] if origin else ""
     if not host.endswith(".pagerduty.com"):
         return ""
@@ -2011,7 +2013,7 @@ def _url_of(resource: Any) -> str:
     return url
 
 
-def _tokens(url: str, base_url: str) -> Tuple[str, ...]:
+def _tokens(url: str, base_url: str) -> "Tuple[str, ...]":
     full_url = normalize_url(base_url, url)
     nodes = _plain_path(base_url, full_url).split("/")[1:]
     if not nodes or "" in nodes:
@@ -2047,7 +2049,7 @@ def _as_params(pairs: List[Tuple[str, Any]]) -> Any:
     return params if len(params) == len(pairs) else pairs
 
 
-def _split_query(url: str, params: Any) -> Tuple[str, List[Tuple[str, Any]]]:
+def _split_query(url: str, params: Any) -> "Tuple[str, List[Tuple[str, Any]]]":
     """The URL without its query, and all parameters in their order."""
     endpoint, _, query = url.partition("#")[0].partition("?")
     pairs: List[Tuple[str, Any]] = list(
@@ -2074,7 +2076,7 @@ def _as_lists(pairs: List[Tuple[str, Any]]) -> List[Tuple[str, Any]]:
     return listed
 
 
-def _spell_param(name: Any, value: Any) -> Tuple[Any, Any]:
+def _spell_param(name: Any, value: Any) -> "Tuple[Any, Any]":
     subject = f"The query parameter {name!r}"
     is_list = isinstance(value, list)
     if is_list:
@@ -2212,7 +2214,7 @@ _CONFIDENTIAL_NAME = r"(?i).*(auth|cookie|key|password|secret|signature|token)"
 
 
 def _masked_options(
-    options: Dict[str, Any], names: FrozenSet[str]
+    options: Dict[str, Any], names: "FrozenSet[str]"
 ) -> Dict[str, Any]:
     """Keyword arguments of a request, in which some of them are hidden.
 
@@ -2285,7 +2287,7 @@ def _merge_headers(
     return merged
 
 
-def _complete_headers(headers: Mapping[Any, Any]) -> _CompleteHeaders:
+def _complete_headers(headers: "Mapping[Any, Any]") -> _CompleteHeaders:
     """Refuse what cannot be sent, without showing it: it may be a secret.
 
     :raises PDClientError: one of the headers cannot be sent
@@ -2306,7 +2308,7 @@ def _complete_headers(headers: Mapping[Any, Any]) -> _CompleteHeaders:
     return _CompleteHeaders(headers)
 
 
-def _names_authorization(headers: Mapping[Any, Any]) -> bool:
+def _names_authorization(headers: "Mapping[Any, Any]") -> bool:
     return any(_as_str(name).lower() == "authorization" for name in headers)
 
 
@@ -2661,7 +2663,7 @@ def _explains_unknown_arguments(method: _Method) -> _Method:
 
 
 def _unknown_argument(
-    called: str, given: Iterable[str], known: Sequence[str]
+    called: str, given: "Iterable[str]", known: "Sequence[str]"
 ) -> TypeError:
     """What to raise for a keyword argument that is not known."""
     import difflib  # Rarely needed.
@@ -2682,7 +2684,7 @@ def _unknown_argument(
 
 def _wrapped_request(
     session: Any, http_method: str, url: Any, kwargs: Any
-) -> Tuple[_LocatedURL, Dict[str, Any], Callable[[Any], Any]]:
+) -> "Tuple[_LocatedURL, Dict[str, Any], Callable[[Any], Any]]":
     """Wrap the body of a request, if the endpoint wants that.
 
     :returns: the URL; the keyword arguments with the wrapped body; and what
@@ -2720,7 +2722,7 @@ def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
     return kwargs
 
 
-def _deprecated(since: str, details: str) -> Callable[[_Method], _Method]:
+def _deprecated(since: str, details: str) -> "Callable[[_Method], _Method]":
     """Mark a function or method as deprecated, with what to use instead."""
 
     def decorate(method: _Method) -> _Method:
@@ -2863,7 +2865,7 @@ def _blocks(data: Any) -> Iterator[Any]:
 _CREATION = ("POST", "/incidents")
 
 
-def _keyed_incident(body: Any) -> Tuple[Any, Optional[str]]:
+def _keyed_incident(body: Any) -> "Tuple[Any, Optional[str]]":
     """The body that creates an incident, with a key if it has none.
 
     :returns: the body, and the key that was made
@@ -3009,13 +3011,13 @@ class _Progress:
         self.is_sent = self.is_answered = self.has_chunk = False
         self.hook_error = None
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> "Tuple[Any, ...]":
         return _Progress, ()  # A pickled answer needs nothing of it.
 
 
 def _chain(
-    error: BaseException, end: Optional[BaseException] = None
-) -> Iterator[BaseException]:
+    error: BaseException, end: "Optional[BaseException]" = None
+) -> "Iterator[BaseException]":
     """An error, and those in whose handling it was raised, up to an end."""
     seen: List[Optional[BaseException]] = [end]
     link: Optional[BaseException] = error
@@ -3027,7 +3029,7 @@ def _chain(
 
 def _strip_error(
     error: BaseException,
-    end: Optional[BaseException],
+    end: "Optional[BaseException]",
     secrets: Collection[str],
 ) -> None:
     """Take the credentials off an error of other libraries.
@@ -3147,7 +3149,7 @@ class _Attempts:
         session: "PDSession",
         method: str,
         url: str,
-        options: Optional[Dict[str, Any]] = None,
+        options: "Optional[Dict[str, Any]]" = None,
         deadline: Optional[_Deadline] = None,
     ) -> None:
         options = options or {}
@@ -3356,7 +3358,7 @@ class _Attempts:
         wait: float,
         reason: str,
         response: Any,
-        error: Optional[BaseException] = None,
+        error: "Optional[BaseException]" = None,
     ) -> None:
         """Refuse to begin a pause that would end too late."""
         if self._deadline is None or wait < self._deadline.left():
@@ -3489,7 +3491,7 @@ class RateLimit(NamedTuple):
     reset: Optional[float]
 
 
-def _reported_rate(response: Any) -> Optional[RateLimit]:
+def _reported_rate(response: Any) -> "Optional[RateLimit]":
     headers = getattr(response, "headers", None)
     if not isinstance(headers, abc.Mapping):
         return None  # It is a stand-in.
@@ -3699,7 +3701,7 @@ class _Page:
         self.steering = steering
 
     @property
-    def total(self) -> Union[int, str]:
+    def total(self) -> "Union[int, str]":
         """The total of the collection; "?" where the API does not tell."""
         total = self.steering.get("total", self.steering.get("totalResults"))
         is_number = isinstance(total, int) and not isinstance(total, bool)
@@ -3785,7 +3787,7 @@ class _PagePosition:
         """Why this page cannot be asked for; "" if it can."""
         return ""
 
-    def next_page(self, page: _Page) -> Optional["_PagePosition"]:
+    def next_page(self, page: _Page) -> "Optional[_PagePosition]":
         """The position of the page after this one; None if there is none.
 
         :param page: the API's answer for this position
@@ -3856,7 +3858,7 @@ class _OffsetPosition(_PagePosition):
     def refusal(self) -> str:
         return self._beyond_limit(self.offset + self.limit)
 
-    def next_page(self, page: _Page) -> Optional["_OffsetPosition"]:
+    def next_page(self, page: _Page) -> "Optional[_OffsetPosition]":
         if self.shortfall(page) or not page.steering.get("more"):
             return None
         return self._moved(offset=self.offset + len(page.records))
@@ -3930,7 +3932,7 @@ class _ScimPosition(_OffsetPosition):
     def end(self, total: int) -> int:
         return total
 
-    def next_page(self, page: _Page) -> Optional["_ScimPosition"]:
+    def next_page(self, page: _Page) -> "Optional[_ScimPosition]":
         self._refuse_repetition(page)
         if not page.records or not self._has_more(page):
             return None
@@ -3966,7 +3968,7 @@ class _ScimPosition(_OffsetPosition):
         end = self.offset + len(page.records)
         return page.total == "?" or end < int(page.total)
 
-    def _fallen_total(self, page: _Page) -> Optional[Tuple[int, int]]:
+    def _fallen_total(self, page: _Page) -> "Optional[Tuple[int, int]]":
         if page.total != "?" and int(page.total) < self.last_total:
             return self.last_total, int(page.total)
         return self.fallen_total
@@ -4018,7 +4020,7 @@ class _CursorPosition(_PagePosition):
             query.append((self.sent_as, self.cursor))
         return query
 
-    def next_page(self, page: _Page) -> Optional["_CursorPosition"]:
+    def next_page(self, page: _Page) -> "Optional[_CursorPosition]":
         if not page.steering.get(self.received_as):
             return None
         cursor = _new_cursor(page, self.received_as, self.cursor)
@@ -4063,7 +4065,7 @@ class _PostedPosition(_PagePosition):
     def body(self) -> Any:
         return dict(self.json, limit=self.limit)
 
-    def next_page(self, page: _Page) -> Optional["_PostedPosition"]:
+    def next_page(self, page: _Page) -> "Optional[_PostedPosition]":
         last = page.steering.get("last")
         if not page.records or not page.steering.get("more", last):
             return None
@@ -4104,7 +4106,7 @@ class _Task(Generic[_Result]):
     traces and the like know to what it belongs.
     """
 
-    def __init__(self, call: Callable[[], _Result]) -> None:
+    def __init__(self, call: "Callable[[], _Result]") -> None:
         self._call = call
         with contextlib.suppress(ImportError):  # Python 3.6 has none.
             from contextvars import copy_context  # It takes a while.
@@ -4151,7 +4153,7 @@ class _Workers:
         self._threads: List[threading.Thread] = []
         self._tasks: queue.Queue[Optional[_Task[Any]]] = queue.Queue()
 
-    def put(self, call: Callable[[], _Result]) -> "_Task[_Result]":
+    def put(self, call: "Callable[[], _Result]") -> "_Task[_Result]":
         """Queue a call for a worker thread; return its task."""
         task = _Task(call)
         self._tasks.put(task)
@@ -4471,7 +4473,7 @@ class _Records:
     """What was received: records with their keys, and the total."""
 
     def __init__(
-        self, total: int, items: List[Tuple[_RecordKey, Any]]
+        self, total: int, items: "List[Tuple[_RecordKey, Any]]"
     ) -> None:
         self.total, self.items = total, items
 
@@ -4576,7 +4578,7 @@ class _HistoryList:
                 truncate_text(repr(record)),
             ) from None
 
-    def _name_of_shift(self, shift: Any) -> Tuple[str, ...]:
+    def _name_of_shift(self, shift: Any) -> "Tuple[str, ...]":
         parts = ("user", "schedule", "escalation_policy")
         fields = ("escalation_level", "start", "end")
         return (
@@ -4598,8 +4600,8 @@ class _Reading:
     def __init__(
         self,
         source: _HistoryList,
-        put: Callable[[Callable[[], Any]], "_Task[Any]"],
-        ends: Tuple[int, int],
+        put: "Callable[[Callable[[], Any]], _Task[Any]]",
+        ends: "Tuple[int, int]",
         most: int = 0,
         sort_by: str = "",
         number: int = 0,
@@ -4631,7 +4633,7 @@ class _Reading:
             call = partial(self._source.stretch, self._query, start, stop)
             self.rest.append(self._put(call))
 
-    def records(self) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+    def records(self) -> "Optional[Dict[Any, Tuple[_RecordKey, Any]]]":
         """All records by what tells them apart. Waits for the answers.
 
         None: they are not all there, because the list changed meanwhile.
@@ -4665,7 +4667,7 @@ class _Window:
         since: int,
         until: int,
         is_first: bool,
-        splits: Tuple["_Split", ...] = (),
+        splits: "Tuple[_Split, ...]" = (),
     ) -> None:
         self.since, self.until, self.is_first = since, until, is_first
         self.splits = splits
@@ -4674,7 +4676,7 @@ class _Window:
         self.reading: Optional[_Reading] = None
 
     @property
-    def ends(self) -> Tuple[int, int]:
+    def ends(self) -> "Tuple[int, int]":
         """The ends of the query."""
         return _second_of(self.since) - _SECOND, _next_second(self.until)
 
@@ -4682,7 +4684,7 @@ class _Window:
     def seconds(self) -> int:
         return (self.ends[1] - self.ends[0]) // _SECOND - 1
 
-    def parts(self, middle: int) -> List["_Window"]:
+    def parts(self, middle: int) -> "List[_Window]":
         return [
             _Window(self.since, middle, self.is_first, self.splits),
             _Window(middle, self.until, False, self.splits),
@@ -4744,7 +4746,7 @@ class _HistoryReader:
 
     # -- Requests -----------------------------------------------------------
 
-    def _put(self, call: Callable[[], Any]) -> "_Task[Any]":
+    def _put(self, call: "Callable[[], Any]") -> "_Task[Any]":
         if self._workers is None:
             return _LateTask(call)
         return self._workers.put(call)
@@ -4757,7 +4759,7 @@ class _HistoryReader:
             window.reading = None
 
     def _read(
-        self, ends: Tuple[int, int], most: int = 0, sort_by: str = ""
+        self, ends: "Tuple[int, int]", most: int = 0, sort_by: str = ""
     ) -> _Reading:
         return _Reading(
             self.source, self._put, ends, most, sort_by, self._given
@@ -4785,7 +4787,7 @@ class _HistoryReader:
             self._windows.append(_Window(since, end, is_first))
             since, is_first = end, False
 
-    def plan(self) -> Iterator[_Window]:
+    def plan(self) -> "Iterator[_Window]":
         """The windows, with their totals and unread."""
         if not self.source.has_total:
             yield from self._windows
@@ -4796,7 +4798,7 @@ class _HistoryReader:
                 self._take(window)
                 yield window
 
-    def read(self) -> Iterator[List[Tuple[_RecordKey, Any]]]:
+    def read(self) -> "Iterator[List[Tuple[_RecordKey, Any]]]":
         """The records of the windows: lists, each with its last one first.
 
         Whoever gets a list takes the records out of it.
@@ -4853,7 +4855,7 @@ class _HistoryReader:
             window.total = total
         return total
 
-    def _next_window(self) -> Optional[_Window]:
+    def _next_window(self) -> "Optional[_Window]":
         """The first window, split as far as it has to be, and proved.
 
         None: look again.
@@ -4954,7 +4956,7 @@ class _HistoryReader:
         held = len(self._rest) + sum(map(self._size, readings))
         return 2 * int(ITERATION_LIMIT) - held
 
-    def _size(self, reading: Optional[_Reading]) -> int:
+    def _size(self, reading: "Optional[_Reading]") -> int:
         """Records that a reading holds, or will hold."""
         if reading is None:
             return 0
@@ -4983,7 +4985,7 @@ class _HistoryReader:
 
     def _own_records(
         self, window: _Window
-    ) -> Optional[List[Tuple[_RecordKey, Any]]]:
+    ) -> "Optional[List[Tuple[_RecordKey, Any]]]":
         """The records that belong to a window; None: it has changed."""
         reading = self._ask(window)
         if reading.total > ITERATION_LIMIT and self.source.has_total:
@@ -4994,7 +4996,7 @@ class _HistoryReader:
             return None
         return [item for item in found.values() if self._has(window, item)]
 
-    def _has(self, window: _Window, item: Tuple[_RecordKey, Any]) -> bool:
+    def _has(self, window: _Window, item: "Tuple[_RecordKey, Any]") -> bool:
         (when, _), record = item
         end_field = self.source.operation.end_field
         if end_field and window.is_first:
@@ -5012,7 +5014,7 @@ class _HistoryReader:
 
     def _read_second(
         self, window: _Window, whole: _Reading
-    ) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+    ) -> "Optional[Dict[Any, Tuple[_RecordKey, Any]]]":
         """The records of a second in which there are too many for a query."""
         found: Dict[Any, Tuple[_RecordKey, Any]] = {}
         second = _second_of(window.since)
@@ -5032,7 +5034,7 @@ class _HistoryReader:
             found.update(records)
         return found
 
-    def _parts(self, whole: _Reading, second: int) -> List[_Reading]:
+    def _parts(self, whole: _Reading, second: int) -> "List[_Reading]":
         """Queries with all records of a second that a query has.
 
         A query whose end lies before the second has none of it, whatever its
@@ -5067,14 +5069,14 @@ class _HistoryReader:
         )
 
     @property
-    def _units(self) -> Tuple[int, ...]:
+    def _units(self) -> "Tuple[int, ...]":
         """How exactly the list may compare times."""
         is_coarse = self.source.operation.whole_seconds
         return (_SECOND,) if is_coarse else (_SECOND, _MILLISECOND)
 
     def _divisions(
         self, since: int, until: int
-    ) -> Iterator[Tuple[Tuple[int, int], Tuple[int, int]]]:
+    ) -> "Iterator[Tuple[Tuple[int, int], Tuple[int, int]]]":
         """Two queries each, which may have all that one query has.
 
         Which of them do, depends on what the ends mean.
@@ -5093,7 +5095,7 @@ class _HistoryReader:
 
     def _from_both_ends(
         self, whole: _Reading
-    ) -> Optional[Dict[Any, Tuple[_RecordKey, Any]]]:
+    ) -> "Optional[Dict[Any, Tuple[_RecordKey, Any]]]":
         """The records of a query, in two orders; None: that is not all."""
         is_possible = self.source.operation.is_sortable
         if not is_possible or whole.total > 2 * ITERATION_LIMIT:
@@ -5123,7 +5125,7 @@ class _HistoryReader:
 
     # -- Counting -----------------------------------------------------------
 
-    def count(self) -> Union[int, str]:
+    def count(self) -> "Union[int, str]":
         """The number of records in all windows; "?": it cannot be told."""
         if not self.source.has_total:
             return "?"
@@ -5245,7 +5247,7 @@ class _Place:
         if not has_until:
             self.until = until
 
-    def rest(self) -> Tuple[int, bool]:
+    def rest(self) -> "Tuple[int, bool]":
         """Where to go on, and whether those that began before are wanted."""
         since = cast(int, self.since)
         if self.key is None or self.key[0] < since:
@@ -5316,7 +5318,7 @@ def _history_records(
 
 def _lists_behind(
     reader: _HistoryReader, place: _Place, needs_total: bool
-) -> Generator[Tuple[Union[int, str], List[Any]], None, None]:
+) -> "Generator[Tuple[Union[int, str], List[Any]], None, None]":
     """The total, and the records of a window that are still to be given."""
     total: Union[int, str] = "?"
     _begin_history(reader, place)
@@ -5341,7 +5343,7 @@ def _begin_history(reader: _HistoryReader, place: _Place) -> None:
     reader.begin(place.since, place.until, place.is_first)
 
 
-def _history_period(since: Any, until: Any) -> Tuple[Optional[int], int]:
+def _history_period(since: Any, until: Any) -> "Tuple[Optional[int], int]":
     begin = None if since is None else _instant_of("since", since)
     now = datetime.now(timezone.utc)
     end = _instant_of("until", now if until is None else until)
@@ -5391,11 +5393,11 @@ def _check_history_params(pairs: List[Tuple[str, Any]], json: Any) -> None:
 
 def _new_history(
     session: Any,
-    asked: Tuple[Any, Any, Any, Any, Any],
+    asked: "Tuple[Any, Any, Any, Any, Any]",
     page_size: Optional[int] = None,
     prefetch: Optional[int] = 0,
     deadline: Any = _SESSION_DEADLINE,
-) -> Tuple[_HistoryReader, _Place]:
+) -> "Tuple[_HistoryReader, _Place]":
     """Check what is asked for; nothing is sent yet.
 
     :param asked: URL, since, until, params and json, or a window alone
@@ -6121,7 +6123,7 @@ def _read_whole(response: Any, progress: _Progress) -> None:
 
 def _limited_stream(
     response: Any, stream: Any, max_size: int, amount: int, **kwargs: Any
-) -> Iterator[bytes]:
+) -> "Iterator[bytes]":
     encoding = response.headers.get("Content-Encoding")
     if encoding and not _HAS_BOUNDED_DECODERS:
         # So little at once that, a thousand times as long after each
@@ -6296,7 +6298,7 @@ def _name_arguments(args: List[Any], kwargs: Any) -> None:
 
 
 def _check_arguments(
-    method: str, full_url: str, options: Iterable[str], send: Any
+    method: str, full_url: str, options: "Iterable[str]", send: Any
 ) -> None:
     """See that a session of requests takes these keyword arguments.
 
@@ -6508,7 +6510,7 @@ def _note_progress(
 
 
 def _call_hook(
-    hook: Callable[..., Any], progress: _Progress, *args: Any, **kwargs: Any
+    hook: "Callable[..., Any]", progress: _Progress, *args: Any, **kwargs: Any
 ) -> Any:
     try:
         return hook(*args, **kwargs)
@@ -6998,7 +7000,7 @@ class PDSession(_FastTransport, _Transport):
         return cls(**arguments)
 
     @classmethod
-    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
         arguments = {
             "api_key": _masked(environ.get(cls._key_variable) or None),
             "region": environ.get("PAGERDUTY_REGION") or None,
@@ -7453,7 +7455,7 @@ class PDSession(_FastTransport, _Transport):
         full_url: str,
         options: Dict[str, Any],
         progress: _Progress,
-        unwanted: Optional[threading.Event],
+        unwanted: "Optional[threading.Event]",
     ) -> Any:
         """Send the request once, when its turn has come."""
         if self._process != os.getpid():
@@ -7483,7 +7485,7 @@ class PDSession(_FastTransport, _Transport):
 
     def _pause(
         self,
-        sleep: Callable[[float], None],
+        sleep: "Callable[[float], None]",
         seconds: float,
         deadline: Optional[_Deadline],
     ) -> None:
@@ -7939,8 +7941,8 @@ class _Collections(PDSession):
 
     def _records(
         self,
-        position: Optional[_PagePosition],
-        open_source: Callable[[Dict[str, Any]], _PagesOnDemand],
+        position: "Optional[_PagePosition]",
+        open_source: "Callable[[Dict[str, Any]], _PagesOnDemand]",
         item_hook: Optional[_ItemHook],
         only_first: bool,
         deadline: Any,
@@ -7985,7 +7987,7 @@ class _Collections(PDSession):
         source: _PagesOnDemand,
         position: _PagePosition,
         outcome: _Outcome,
-    ) -> Optional[_Page]:
+    ) -> "Optional[_Page]":
         """The page; None: an error status ends the iteration."""
         try:
             return source.page(position)
@@ -8032,7 +8034,7 @@ def _id_of_item(item: Any) -> Optional[str]:
     return str(name) if name else None
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[List[Any]]:
+def _batches(items: Iterator[Any], size: int) -> "Iterator[List[Any]]":
     """The items in their order, as many at a time as a request may have.
 
     No batch has an id twice: what becomes of such a record is not documented.
@@ -8055,8 +8057,8 @@ def _batches(items: Iterator[Any], size: int) -> Iterator[List[Any]]:
 
 
 def _update_batch(
-    put: Callable[[List[Any]], Tuple[Any, Any]], batch: List[Any]
-) -> Iterator[_Update]:
+    put: "Callable[[List[Any]], Tuple[Any, Any]]", batch: List[Any]
+) -> "Iterator[_Update]":
     """Send a batch; in halves, if the API finds it too large."""
     if _id_of_item(batch[0]) is None:
         shown = truncate_text(repr(batch[0]))
@@ -8227,7 +8229,7 @@ class APISession(_Collections):
         return {"Authorization": _Secret(scheme + key)}
 
     @classmethod
-    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
         sender = environ.get("PAGERDUTY_FROM") or None
         return dict(
             super()._arguments_from(environ),
@@ -8535,7 +8537,7 @@ class APISession(_Collections):
 
     def _put_list(
         self, url: str, operation: _Operation, batch: List[Any]
-    ) -> Tuple[Response, List[Any]]:
+    ) -> "Tuple[Response, List[Any]]":
         body = {operation.request: batch} if operation.request else batch
         response = self.put(url, json=body)
         records = unwrap(successful_response(response), operation.response)
@@ -8605,7 +8607,7 @@ def _jsonable(event: Dict[str, Any]) -> Dict[str, Any]:
         return cast(Dict[str, Any], _as_json(event))
 
 
-def _as_json(value: Any, within: Tuple[int, ...] = ()) -> Any:
+def _as_json(value: Any, within: "Tuple[int, ...]" = ()) -> Any:
     """A value as JSON can say it; ``within``: ids of what it is part of."""
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -8634,7 +8636,7 @@ def _as_name(value: Any) -> str:
     return _as_text(value)
 
 
-def _is_number(value: Union[int, float]) -> bool:
+def _is_number(value: "Union[int, float]") -> bool:
     """Is it one that JSON has, and that Python can print?"""
     try:
         return bool(json.dumps(value, allow_nan=False))
@@ -8662,7 +8664,7 @@ def _as_text(value: Any) -> str:
 
 def _fit_event(
     event: Dict[str, Any],
-) -> Tuple[Dict[str, Any], List[str]]:
+) -> "Tuple[Dict[str, Any], List[str]]":
     """Make an event fit the limits of the API.
 
     :returns: the event, or a shortened copy; and what was cut, in words
@@ -8757,7 +8759,7 @@ def _level_texts(details: Mapping[str, Any], room: int) -> Any:
     return None
 
 
-def _text_sizes(value: Any) -> Iterator[int]:
+def _text_sizes(value: Any) -> "Iterator[int]":
     if isinstance(value, str):
         yield _size(value)
     elif isinstance(value, (abc.Mapping, list, tuple)):
@@ -8853,7 +8855,7 @@ def _check_required(payload: Dict[str, Any]) -> None:
 
 def _without_empty_links(
     event: Dict[str, Any],
-) -> Tuple[Dict[str, Any], List[str]]:
+) -> "Tuple[Dict[str, Any], List[str]]":
     """An event without the images and links that the API would refuse.
 
     :returns: the event, or a copy; and what was left out, in words
@@ -8996,7 +8998,7 @@ class _EventsSession(PDSession):
         self.outbox = outbox
 
     @classmethod
-    def _arguments_from(cls, environ: Mapping[str, str]) -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
         outbox = environ.get("PAGERDUTY_OUTBOX") or None
         return dict(
             super()._arguments_from(environ), **_without_none(outbox=outbox)
@@ -9088,7 +9090,7 @@ class _Guard:
     def __init__(
         self,
         events: Any,
-        alert: Tuple[str, str, Optional[str]],
+        alert: "Tuple[str, str, Optional[str]]",
         resolve: bool,
         event: Any,
     ) -> None:
@@ -9156,7 +9158,7 @@ class _Guard:
         """A text without the key of the session."""
         return text.replace(self._events.api_key, self._events.trunc_key)
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, function: "Callable[..., Any]") -> "Callable[..., Any]":
         """Decorate a function, or a generator function."""
         import inspect  # As in _signature.
 
@@ -9518,7 +9520,7 @@ def tokenize_url_path(
 # ---------------------------------------------------------------------------
 
 
-def _main(arguments: Optional[Sequence[str]] = None) -> int:
+def _main(arguments: "Optional[Sequence[str]]" = None) -> int:
     """Run the command line, which is in a module beside this one."""
     try:
         from pdpyras_cli import main
