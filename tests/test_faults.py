@@ -40,6 +40,7 @@ def outcomes(faults):
     return faults.run_all(faults.QUICK)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "stage",
     [

@@ -301,6 +301,7 @@ def test_large_details_are_found_at_any_depth(events, server):
     assert inner["b"][1] == "short"
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "details",
     [

@@ -232,6 +232,7 @@ def test_every_style_is_exact_however_far_it_is_read_ahead(seed):
     assert len(set(outcomes)) == 1, outcomes
 
 
+@pytest.mark.no_cover
 @each_meaning
 @pytest.mark.parametrize("path, field, name", LISTS)
 def test_every_historical_list(meaning, path, field, name):
@@ -266,6 +267,7 @@ def test_a_long_period_is_cut_to_what_the_api_takes(path, field, name):
             assert len(wanted) == 71
 
 
+@pytest.mark.no_cover
 @pytest.mark.once
 @each_meaning
 def test_30_000_records_at_the_real_limit(real_limit, meaning):
@@ -396,6 +398,7 @@ class Changing(pdpyras.APISession):
         return super().get(url, **options)
 
 
+@pytest.mark.no_cover
 @each_meaning
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("comes", [True, False])
@@ -881,6 +884,7 @@ def shift_keys(given):
     ]
 
 
+@pytest.mark.no_cover
 @each_meaning
 def test_shifts_that_overlap_a_period(meaning):
     rnd = random.Random(3)
@@ -1094,6 +1098,7 @@ def test_a_plan_of_a_list_with_cursors_has_no_counts():
 # -- Totals -------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 @each_meaning
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hook_is_told_the_exact_total(meaning, seed):
@@ -1412,6 +1417,7 @@ print(count, tracemalloc.get_traced_memory()[1])
 """
 
 
+@pytest.mark.no_cover
 @pytest.mark.once
 def test_memory_does_not_grow_with_the_period(monkeypatch):
     monkeypatch.setattr(pdpyras, "ITERATION_LIMIT", 1000)

@@ -460,6 +460,7 @@ class _Module:
         return getattr(time, name)
 
 
+@pytest.mark.no_cover
 @pytest.mark.oldest
 def test_sixteen_threads_at_the_limit(clock):
     threads, calls, limit = 16, 180, 960

@@ -1028,6 +1028,7 @@ def alive():
     )
 
 
+@pytest.mark.no_cover
 @pytest.mark.once
 def test_one_page_is_held_at_a_time(server, session):
     body = page_of("one page", 20)

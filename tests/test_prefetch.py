@@ -258,6 +258,7 @@ def without_waits(retries):
     return Counter(texts)
 
 
+@pytest.mark.no_cover
 @pytest.mark.oldest
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_prefetch_makes_no_difference(

@@ -327,6 +327,7 @@ def test_read_ahead_goes_on_in_a_fork(session, server):
 # ---------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 @pytest.mark.oldest
 def test_32_threads_make_200_requests_each():
     """All answers are right, and belong to their request; all are counted.
