@@ -295,7 +295,7 @@ def test_progress_is_nowhere_else(box, terminal):
         assert b" of " not in terminal.read_all()
 
 
-# -- Signals ------------------------------------------------------------------
+# -- Each command -------------------------------------------------------------
 
 
 @pytest.mark.once
@@ -314,6 +314,12 @@ def test_what_writes_and_what_asks_is_a_process(box, tmp_path):
     assert json.loads(done("get", path, "--fields", "name"))["name"] == "Ada"
     schedule = "schedules/" + box.add("schedules", name="Nights")[0]["id"]
     assert "Days" in done("put", schedule, "-f", "name=Days")
+    replace = {"op": "replace", "path": "displayName", "value": "Ada L."}
+    body = json.dumps({"Operations": [replace]})
+    new = json.dumps({"userName": "grace@example.com", "displayName": "G"})
+    made = json.loads(done("post", "scim/v2/Users", new))
+    of_scim = "scim/v2/Users/" + made["id"]
+    assert json.loads(done("patch", of_scim, body))["displayName"] == "Ada L."
     assert done("delete", path) == ""
     assert pdpyras("get", path).returncode == 4
     key = done("trigger", "Disk is full", "db1").strip()
@@ -362,6 +368,9 @@ def test_login_is_a_process_that_waits_for_a_browser(
         _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == 0 and b"Signed in as" in told
     assert json.loads(pdpyras("whoami").stdout.decode())["access"] == "user"
+
+
+# -- Signals ------------------------------------------------------------------
 
 
 def test_an_interrupt_is_130(api):
