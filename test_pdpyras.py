@@ -803,7 +803,7 @@ def test_what_is_no_json(body, received):
     assert caught.value.__context__ is None, "it quotes the whole body"
 
 
-def test_json_too_deep_to_decode(received):
+def test_json_too_deep_to_decode(received, no_collector):
     response = received(body=b"[" * 200000)
     with pytest.raises(pdpyras.PDServerError):
         pdpyras.try_decoding(response)

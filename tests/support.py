@@ -1,6 +1,7 @@
 """Fixtures for all tests: a clean environment, a server, sessions on it."""
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -159,6 +160,20 @@ def clean_environment(
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """For texts that are nested too deeply.
+
+    Python aborts before 3.9 ("Cannot recover from stack overflow") if the
+    garbage collector calls some functions in each other where the depth is
+    exhausted.
+    """
+    if sys.version_info < (3, 9):
+        gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

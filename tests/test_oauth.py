@@ -445,7 +445,9 @@ def test_client_credentials_are_retried_after_network_trouble(
         b"",
     ],
 )
-def test_an_answer_of_the_token_endpoint_that_is_none(identity, box, body):
+def test_an_answer_of_the_token_endpoint_that_is_none(
+    identity, box, body, no_collector
+):
     identity.reply(body=body)
     with pytest.raises(PDClientError, match="not that of a token") as caught:
         make_app(identity.url).session(url=box.url).rget("users/me")

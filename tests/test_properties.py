@@ -29,7 +29,10 @@ quick = settings(
     database=None,
     derandomize=True,
     max_examples=examples(60),
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 
 #: What may be raised whatever the arguments are.
@@ -404,7 +407,7 @@ def check_error(error, status):
 @example(200, b"\xff", "undefined")
 @example(401, b'{"error": {"errors": [[1], {"a": null}]}}', "utf-8")
 @example(200, b'{"user": 1}', "punycode")
-def test_any_body_of_an_answer(status, body, charset):
+def test_any_body_of_an_answer(no_collector, status, body, charset):
     assume(status not in (204, 304, 429) and status // 100 != 3)
     kind = f"application/json; charset={charset}"
     answer = wire.Answer(status, body=body, headers={"Content-Type": kind})

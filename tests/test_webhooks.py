@@ -389,7 +389,9 @@ NO_EVENTS = [
 
 
 @pytest.mark.parametrize("body", NO_EVENTS, ids=lambda body: repr(body[:20]))
-def test_a_signed_body_without_an_event(body: bytes) -> None:
+def test_a_signed_body_without_an_event(
+    body: bytes, no_collector: None
+) -> None:
     error = refusal(body, signed(body), SECRET)
     assert error.status == 400
     assert str(error) == "the body is not JSON, or holds no event"
