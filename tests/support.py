@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.util
+import itertools
 import logging
 import os
 import sys
@@ -147,9 +148,16 @@ class Clock:
         assert deadline * earliest <= took < latest
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: Any) -> Iterator[str]:
+    """Paths where no directory is yet, in one where pytest counts none."""
+    parent = str(tmp_path_factory.mktemp("homes"))
+    return (os.path.join(parent, str(number)) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+    monkeypatch: pytest.MonkeyPatch, homes: Iterator[str]
 ) -> None:
     """Nothing of the developer's settings reaches a test."""
     for name in list(os.environ):
@@ -159,7 +167,9 @@ def clean_environment(
             or name.startswith("PAGERDUTY_")
         ):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    home = next(homes)
+    os.mkdir(home)
+    monkeypatch.setenv("HOME", home)
 
 
 @pytest.fixture
