@@ -29,7 +29,7 @@ def test_the_plot_shows_the_figures_that_were_measured(monkeypatch):
 @pytest.mark.parametrize(
     "part, rows",
     [
-        ("work", "GET and decode|rget|a record|update|floor"),
+        ("work", "GET and decode|rget|a record|update|rget with|floor"),
         ("history", "prefetch=0|prefetch=16|the first 1000|all 10000"),
     ],
 )

@@ -212,6 +212,7 @@ class Bench:
             "update",
             count=INCIDENTS,
         )
+        self.in_time()
         self.floor()
 
     def operation(
@@ -245,16 +246,25 @@ class Bench:
             text = self.report.target(f"{name}{title}", share.median, 1.0)
             self.report.row(title, "", share.text(), text)
 
+    def in_time(self) -> None:
+        """What a deadline costs, as a ratio to the same call without one."""
+        name = "rget with a deadline, to rget"
+        shares = self.shares_of_calls(self.ours, "rget_in_time", "rget")
+        text = self.report.target(name, spread(shares).median, 1.1)
+        self.report.row(name, "", spread(shares).text(), text)
+
     def floor(self) -> None:
-        bare = self.workers[BARE]
-        shares = []
-        for _ in range(self.turns):
-            low = bare.do("call", method="floor", times=self.times)["cpu"]
-            shares.append(
-                low / bare.do("call", method="get", times=self.times)["cpu"]
-            )
+        shares = self.shares_of_calls(self.workers[BARE], "floor", "get")
         self.report.row("floor: HTTPAdapter.send", "", spread(shares).text())
         self.report.note("floor", spread(shares))
+
+    def shares_of_calls(self, worker: Worker, method: str, of: str) -> Figures:
+        """Ratios of two calls of one client, by turns."""
+        return [
+            worker.do("call", method=method, times=self.times)["cpu"]
+            / worker.do("call", method=of, times=self.times)["cpu"]
+            for _ in range(self.turns)
+        ]
 
     # -- What comes once ------------------------------------------------------
 

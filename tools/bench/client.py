@@ -118,6 +118,9 @@ class Client:
     def rget(self) -> Any:
         return self.session.rget("/users/PABC123")
 
+    def rget_in_time(self) -> Any:
+        return self.session.rget("/users/PABC123", deadline=30)
+
     def records(self, count: int, **options: Any) -> Iterator[Any]:
         records: Iterator[Any] = self.session.iter_all(
             "/users", params={"records": count}, **options
