@@ -148,6 +148,18 @@ class Clock:
         assert deadline * earliest <= took < latest
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let an old pytest-cov not measure the processes that tests start.
+
+    That takes long, shows on their stderr, and gives what cannot be combined
+    where one of them starts in another directory.
+    """
+    for name in list(os.environ):
+        if name.startswith("COV_CORE_"):
+            del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: Any) -> Iterator[str]:
     """Paths where no directory is yet, in one where pytest counts none."""
@@ -164,9 +176,7 @@ def clean_environment(
         if (
             name.lower().endswith("_proxy")
             or name in FOREIGN
-            # By the second, an old pytest-cov measures all processes, which
-            # takes long, and talks about it on their stderr.
-            or name.startswith(("PAGERDUTY_", "COV_CORE_"))
+            or name.startswith("PAGERDUTY_")
         ):
             monkeypatch.delenv(name)
     home = next(homes)
