@@ -233,7 +233,8 @@ class _Sender:
         self._outbox, self._session = outbox, session
         self._file, self.log = outbox._file, session.log
         self._owner = _owner(session)
-        # Tokens of events that it has tried; and of those it is done with.
+        # Tokens of events that it has tried; and of those that it is done
+        # with, which a damaged file could show again.
         self._skip: Set[str] = set()
         self._done: Set[str] = set()
 
@@ -281,11 +282,9 @@ class _Sender:
     def _settle(self, event: Event, error: Optional[Exception]) -> _Step:
         """Note in the file what has come of an attempt."""
         outcome = "delivered" if error is None else "failed"
-        if error is None or _is_final(event, error):
-            # A damaged file could show it again.
-            self._done.add(event.token)
         try:
             if error is None:
+                self._done.add(event.token)
                 self.counts["delivered"] += 1
                 self._file.delivered[event.token] = event.id
                 self._file.forget_delivered()
@@ -314,6 +313,7 @@ class _Sender:
         self.log.error(
             "%r: event %d is set aside: %s", self._outbox, event.id, reason
         )
+        self._done.add(event.token)
         self._file.note_failure(event, reason, None)
         self.counts["refused"] += 1
 
@@ -324,7 +324,8 @@ class _Sender:
             return
         where = "refused = 0 AND waits_since < ?"
         for event in self._file.events(where, (time.time() - age,)):
-            self._refuse(event, f"It has waited for more than {age:g} s.")
+            if event.token not in self._done:
+                self._refuse(event, f"It has waited for more than {age:g} s.")
 
     # -- The events of a call -----------------------------------------------
 

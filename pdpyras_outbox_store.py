@@ -127,13 +127,13 @@ class Event(NamedTuple):
 
 _SELECT = f"SELECT {', '.join(Event._fields)} FROM {TABLE} AS e"
 
-# By the id no index is asked, which can be damaged; in a new file another
-# event has it.
+# An index may be damaged, so a row is found by its id; in another file, which
+# has taken the place of its own, another event may have that.
 _THIS = "WHERE id = ? AND token = ?"
 
 
 class Written(NamedTuple):
-    """An event, and which file it was written to: that has an identity."""
+    """An event, and the identity of the file that it was written to."""
 
     event: Event
     file: Any
@@ -661,7 +661,8 @@ class File:
         """Write an event, unless there are too many.
 
         :param most: how many may wait; None: any number
-        :returns: the event with its id; None: there are too many
+        :returns: the event with its id, and its file; None: there are too
+            many
         """
 
         def insert(connection: sqlite3.Connection) -> Optional[Written]:
@@ -684,8 +685,8 @@ class File:
     def was_set_aside(self, written: Written) -> bool:
         """Is an event gone with the file that it was written to?
 
-        An event that is not in its file is none of these: others send what
-        they find there, and take it out.
+        That it is no longer in its file does not tell: others send what they
+        find there, and take it out.
         """
         return bool(written.file != self._identity_now())
 

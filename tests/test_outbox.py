@@ -1566,6 +1566,18 @@ def test_an_index_that_is_damaged_in_use_repeats_nothing(
     assert api.taken[-1] == ("trigger", "new")
 
 
+def test_an_index_that_is_damaged_in_use_refuses_once(
+    alerts, api, path, caplog
+):
+    fill(alerts, 3)
+    make_index_stale(path)
+    sql = "UPDATE pdpyras_outbox SET waits_since = 5 WHERE id = ?"
+    alerts.outbox._file.write(sql, (1,))
+    alerts.outbox.max_age = 60
+    assert alerts.outbox.flush(alerts).refused == 1
+    assert caplog.text.count("has waited for more than 60 s") == 1
+
+
 def test_damage_is_found_when_a_file_is_opened(alerts, api, path):
     fill(alerts, 3)
     make_index_stale(path)
