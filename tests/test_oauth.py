@@ -551,7 +551,7 @@ def test_the_deadline_of_one_thread_does_not_end_the_wait_of_another(
     def hurry(pause):
         pause_first(identity, pause)
         try:
-            session.rget("users/me", deadline=0.5)
+            session.rget("users/me", deadline=2)
         except PDDeadlineError as error:
             errors.append(error)
 

@@ -712,12 +712,13 @@ CALLS = {
 }
 
 
+# A busy machine, too, has begun an attempt by then.
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_the_deadline_of_a_call_bounds_its_attempt(name, alerts, silent):
-    with within(0.2):
-        assert CALLS[name](alerts, deadline=0.2) == "k"
+    with within(1):
+        assert CALLS[name](alerts, deadline=1) == "k"
     (waiting,) = alerts.outbox.waiting()
-    assert "deadline of 0.2 s" in waiting["error"]
+    assert "deadline of 1 s" in waiting["error"]
 
 
 @pytest.mark.parametrize("name", ["submit", "send_change_event"])
@@ -726,20 +727,20 @@ def test_the_deadline_of_a_change_event_bounds_its_attempt(
 ):
     with session(api, path, kind="ChangeEventsAPISession") as changes:
         payload = {"summary": "Version 2"}
-        with within(0.2):
+        with within(1):
             if name == "submit":
-                changes.submit("Version 2", deadline=0.2)
+                changes.submit("Version 2", deadline=1)
             else:
-                changes.send_change_event(payload=payload, deadline=0.2)
+                changes.send_change_event(payload=payload, deadline=1)
         (waiting,) = changes.outbox.waiting()
-    assert "deadline of 0.2 s" in waiting["error"]
+    assert "deadline of 1 s" in waiting["error"]
 
 
 def test_the_deadline_of_a_session_bounds_a_call(alerts, silent):
-    alerts.deadline = 0.2
-    with within(0.2):
+    alerts.deadline = 1
+    with within(1):
         trigger(alerts, "k")
-    assert "deadline of 0.2 s" in alerts.outbox.waiting()[0]["error"]
+    assert "deadline of 1 s" in alerts.outbox.waiting()[0]["error"]
 
 
 def test_a_deadline_of_none_beats_that_of_the_session(alerts, api, naps):
@@ -755,7 +756,7 @@ def test_a_deadline_of_none_beats_that_of_the_session(alerts, api, naps):
 
 def test_the_deadline_bounds_what_is_spent_on_others(alerts, api, server):
     trigger(alerts, "first")
-    fill(alerts, 40)
+    fill(alerts, 60)
     answer = server.handler
 
     def slowly(request):
@@ -763,8 +764,8 @@ def test_the_deadline_bounds_what_is_spent_on_others(alerts, api, server):
         return answer(request)
 
     server.handler = slowly
-    with within(0.2):
-        trigger(alerts, "own", deadline=0.2)
+    with within(1):
+        trigger(alerts, "own", deadline=1)
     assert ("trigger", "own") in api.taken
     assert len(alerts.outbox) > 30
 
@@ -862,8 +863,8 @@ def test_what_was_taken_is_noted_after_the_deadline(alerts, api, path, server):
         return accept(request)
 
     server.handler = hold
-    with within(0.4):
-        assert trigger(alerts, "k", deadline=0.4) == "k"
+    with within(1):
+        assert trigger(alerts, "k", deadline=1) == "k"
     other.close()
     assert alerts.outbox.waiting() == []
     assert len(Outbox(path).waiting()) == 1  # As other processes see it.
