@@ -238,6 +238,10 @@ class _Sender:
         self._skip: Set[str] = set()
         self._done: Set[str] = set()
 
+    def is_done_with(self, event: Event) -> bool:
+        """Has this call delivered it, or set it aside?"""
+        return event.token in self._done
+
     def left(self) -> float:
         """Seconds that the call has."""
         return float("inf") if not self._deadline else self._deadline.left()
@@ -329,11 +333,8 @@ class _Sender:
 
     # -- The events of a call -----------------------------------------------
 
-    def send_own(self, row: Event) -> bool:
-        """Try to send an event, after what waits of its key; then others.
-
-        :returns: it is done with
-        """
+    def send_own(self, row: Event) -> None:
+        """Try to send an event, after what waits of its key; then others."""
         others, is_done = OTHERS_TIME, False
         own = OTHERS_TIME if self._has_failed_lately() else OWN_TIME
 
@@ -347,14 +348,13 @@ class _Sender:
             choice = _Choice(time.time(), own=row)
             step = self.step(choice, limit)
             if step.outcome == "busy" or step.weight >= MAX_FAILURES:
-                return False
+                return
             if not step.is_done or step.event is None:
                 break
             is_done = step.event.token == row.token
             if not is_done:
                 others -= time.monotonic() - start
         self.send_others(others)
-        return is_done
 
     def _has_failed_lately(self) -> bool:
         """Does an event wait for its pause to end?
@@ -696,12 +696,11 @@ class Outbox:
         except _FILE_ERRORS as error:
             return sender.send_directly(row, error)
         try:
-            if sender.send_own(kept.event):
-                return None
+            sender.send_own(kept.event)
         except _FILE_ERRORS as error:
             sender.log.warning("%r: it is not sent now: %s", self, error)
-        if not self._file.was_set_aside(kept):
-            return None  # It waits, or somebody else has sent it.
+        if sender.is_done_with(row) or not self._file.was_set_aside(kept):
+            return None  # Else it waits, or somebody else has sent it.
         try:
             self._file.add(row)
         except _FILE_ERRORS as error:

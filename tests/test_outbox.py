@@ -1076,19 +1076,31 @@ def test_another_sends_it_before_this_one_looks_again(
 
     def while_another_sends(self, row):
         with pdpyras_outbox_store.file_lock(path + "-sender"):
-            is_done = send_own(self, row)
+            send_own(self, row)
         second.outbox.flush(second)
-        return is_done
 
     monkeypatch.setattr(
         pdpyras_outbox._Sender, "send_own", while_another_sends
     )
     trigger(alerts, "k")
-    monkeypatch.undo()
     assert len(alerts.outbox) == 0
     alerts.outbox.flush(alerts)
     assert api.taken == [("trigger", "k")]
     second.close()
+
+
+@pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+def test_what_was_sent_is_not_written_to_a_new_file(alerts, api, monkeypatch):
+    """While others are sent, the file is damaged, and no new one is made."""
+
+    def fail(self, seconds=1):
+        self._file.set_aside(ValueError("so it seems"))
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(pdpyras_outbox._Sender, "send_others", fail)
+    trigger(alerts, "k")
+    assert api.taken == [("trigger", "k")]
+    assert len(alerts.outbox) == 0
 
 
 def check_order(api, count):
