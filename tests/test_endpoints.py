@@ -1800,6 +1800,13 @@ def test_what_the_script_prints_is_the_table():
     assert done.stdout == literals
 
 
+def test_what_a_note_says_is_known_of_an_operation():
+    for endpoint, _ in pdpyras._operations_with(""):
+        operation = pdpyras._operation_of_table(endpoint)
+        for name in vars(operation):
+            assert hasattr(pdpyras._Operation, name), (endpoint, name)
+
+
 def test_early_access_given_as_one_name(server, session):
     session.early_access = "ip-allow-lists"
     session.get("users", params={"limit": 1})
