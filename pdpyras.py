@@ -357,16 +357,18 @@ def _spellings(character: str) -> str:
         for name, text in html.entities.html5.items()
         if text == character
     ]
+    # More escapes are not worth the time that a long run of them would take.
+    escape = r"\\{1,64}"
     references = [f"#0*{code}", f"#x0*{code:x}", *names]
     octets = character.encode("utf-8", "surrogatepass")
     ways = [
         re.escape(character),
         "".join(rf"%(?:25)*{octet:02x}" for octet in octets),
-        r"\\+" + re.escape(character) if character in "/\"\\'" else "",
-        rf"\\+u{code:04x}",
-        rf"\\+u\{{0*{code:x}\}}",
-        rf"\\+x{code:02x}" if code < 256 else "",
-        rf"(?:&|%26|\\+u0026)(?:amp;)*(?:{'|'.join(references)});?",
+        escape + re.escape(character) if character in "/\"\\'" else "",
+        rf"{escape}u{code:04x}",
+        rf"{escape}u\{{0*{code:x}\}}",
+        rf"{escape}x{code:02x}" if code < 256 else "",
+        rf"(?:&|%26|{escape}u0026)(?:amp;)*(?:{'|'.join(references)});?",
     ]
     encoded = "|".join(filter(None, ways[1:]))
     return f"(?:{ways[0]}|(?i:{encoded}))"
@@ -588,12 +590,16 @@ def _error_details(response: Any) -> "Tuple[Optional[int], List[str]]":
     beside a 403.
     """
     try:
-        body = response.json()
+        return _details_of(response.json())
     except (
+        # RuntimeError: also one that is nested too deeply.
         *(ValueError, TypeError, AttributeError, RuntimeError),
         RequestException,
     ):
         return None, []
+
+
+def _details_of(body: Any) -> "Tuple[Optional[int], List[str]]":
     if not isinstance(body, dict):
         return None, []
     error = body.get("error", body)
@@ -4771,7 +4777,8 @@ class _HistoryReader:
             window.reading = None  # Splits and windows name each other.
         self._windows.clear()
         self._rest.clear()
-        if self._workers is not None:
+        if self._workers is not None and self._process == os.getpid():
+            # Elsewhere there are no threads (see _PagesAhead.close).
             self._workers.close()
 
     # -- Windows ------------------------------------------------------------
@@ -5119,7 +5126,7 @@ class _HistoryReader:
             f"cannot be divided further, and the API gives {limit} of these. "
             "Narrow the query down (by service, team ...)."
         )
-        if self._session.require_complete_results:
+        if self._session._requires_all():
             raise PDIncompleteError(text)
         _warn_incomplete(self._session, text)
 
@@ -5299,7 +5306,7 @@ def _history_records(
                 return
             except PDHTTPError as error:
                 is_status = error.response.status_code // 100 != 2
-                if session.require_complete_results or not is_status:
+                if session._requires_all() or not is_status:
                     raise
                 _warn_incomplete(session, f"The history ends here: {error}")
                 return
@@ -5422,6 +5429,7 @@ def _new_history(
     if json and "limit" in json:
         pairs.append(("limit", json["limit"]))
     limit = session._page_limit(pairs, page_size, operation)
+    pairs = session._filled_params(pairs)  # Once, and not with each window.
     located = _locate(session.url, endpoint)
     located.unwanted = threading.Event()
     session._begin_deadline(deadline)  # So that a wrong one is said at once.
@@ -5520,6 +5528,9 @@ class _HistoryMethods:
         :returns: the windows, the earliest first
         :raises PDClientError: as :meth:`iter_history` does
         """
+        if params is not None:
+            # Each window has them, and not what is left of an iterator.
+            params = _as_params(_as_lists(_as_pairs(params)))
         asked = (url, since, until, params, json)
         reader, place = _new_history(self, asked)
         _begin_history(reader, place)
@@ -7246,6 +7257,9 @@ class PDSession(_FastTransport, _Transport):
 
     def _own_headers(self) -> Dict[str, Any]:
         """Headers that tell who asks."""
+        return self._credential_headers()
+
+    def _credential_headers(self) -> Dict[str, Any]:
         return {k: _Secret(v) for k, v in self.auth_header.items()}
 
     def _request_options(
@@ -7481,7 +7495,7 @@ class PDSession(_FastTransport, _Transport):
     def _renew_headers(self, headers: _CompleteHeaders) -> None:
         """Put the present token into the headers of the next attempt."""
         if headers.has_own_token:
-            headers.update(_complete_headers(self._own_headers()))
+            headers.update(_complete_headers(self._credential_headers()))
 
     def _pause(
         self,
@@ -8323,8 +8337,12 @@ class APISession(_Collections):
         program = operation.early_access
         if program and program in self.early_access:
             early = {"X-EARLY-ACCESS": program}
-            headers = _merge_headers(early, options["headers"])
-            options["headers"] = _CompleteHeaders(headers)
+            headers = _CompleteHeaders(
+                _merge_headers(early, options["headers"])
+            )
+            # Whose token it is, too.
+            vars(headers).update(vars(options["headers"]))
+            options["headers"] = headers
         headers = options["headers"]
         if operation.media_type and headers.get("Accept") == _ACCEPT:
             headers["Accept"] = operation.media_type
@@ -9135,7 +9153,8 @@ class _Guard:
             _guarding.deadline = before
 
     def _resolved(self, error: None) -> None:
-        self._events.resolve(self.dedup_key)
+        within = {k: v for k, v in self._event.items() if k == "deadline"}
+        self._events.resolve(self.dedup_key, **within)
 
     def _triggered(self, error: BaseException) -> None:
         name = type(error).__name__

@@ -13,6 +13,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -808,6 +809,19 @@ def test_json_too_deep_to_decode(received, no_collector):
     with pytest.raises(pdpyras.PDServerError):
         pdpyras.try_decoding(response)
     assert pdpyras.PDHTTPError("it broke", response).errors == []
+
+
+def test_reasons_that_are_nested_deeply(received, no_collector):
+    deep = b'{"a":' * 600 + b"1" + b"}" * 600
+    response = received(400, body=b'{"error": {"errors": ' + deep + b"}}")
+    error = pdpyras.PDHTTPError("it broke", response)
+    assert isinstance(error.errors, list) and "it broke" in str(error)
+
+
+def test_a_long_run_of_backslashes_takes_no_time(received):
+    start = time.process_time()
+    pdpyras._hide("\\" * 100000, ["not-a-real-key-1234"])
+    assert time.process_time() - start < 5
 
 
 def test_a_long_body_that_is_no_json_is_cut(received):

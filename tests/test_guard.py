@@ -3,12 +3,13 @@
 import asyncio
 import inspect
 import logging
+import threading
 
 import pytest
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, Clock
 
 
 class OopsError(Exception):
@@ -65,6 +66,21 @@ def test_success_resolves_the_same_alert(events, sent):
     assert first["dedup_key"] == last["dedup_key"] == guard.dedup_key
     other = events.guard("Backup failed", "db2")
     assert other.dedup_key != guard.dedup_key
+
+
+def test_a_deadline_of_the_guard_is_for_success_too(events, server):
+    end = threading.Event()
+
+    def late(request):
+        end.wait(20)
+        return wire.Answer(503)
+
+    server.handler = late
+    clock = Clock(1)
+    with events.guard("s", "s", deadline=1):
+        pass
+    clock.check()
+    end.set()
 
 
 def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):

@@ -575,7 +575,42 @@ def test_an_api_that_does_not_keep_to_the_period_is_an_error():
                 next(given)
 
 
+def test_parameters_that_can_be_read_once_filter_each_window():
+    """In a year there are three windows of incidents, at least."""
+    since, until = "2026-01-01T00:00:00Z", "2026-12-01T00:00:00Z"
+    given = {"team_ids": ["PTEAM01", "PTEAM02"]}
+
+    def queries(box):
+        lists = [r for r in box.requests if r.path == "/incidents"]
+        return [dict(r.query)["team_ids[]"] for r in lists]
+
+    with Sandbox() as box, session_on(box) as session:
+        params = {"team_ids": iter(given["team_ids"])}
+        assert (
+            list(session.iter_history("incidents", since, until, params)) == []
+        )
+        windows = session.plan_history(
+            "incidents", since, until, iter(given.items())
+        )
+        assert len(windows) > 1
+        assert all(dict(w.params) == given for w in windows)
+        assert len(queries(box)) > 2
+        assert set(queries(box)) == {"PTEAM02"}
+
+
 # -- What cannot be read whole ------------------------------------------------
+
+
+def test_the_name_of_4_x_for_whether_it_may_be_incomplete():
+    class Old(pdpyras.APISession):
+        raise_if_http_error = False
+
+    with Sandbox() as box:
+        burst(box, 5, LIMIT * 2, 1)
+        with session_on(box, Old) as session:
+            given = history(session, START, START + 10 * SECOND)
+            with pytest.warns(pdpyras.PDIncompleteWarning):
+                assert len(list(given)) == LIMIT
 
 
 def test_an_incomplete_result_may_be_wanted():

@@ -224,6 +224,32 @@ class Credential:
         self.refused.append(refused)
 
 
+def test_a_renewed_token_leaves_the_other_headers(server):
+    """A write is in the name of whom the caller names, also when repeated."""
+    credential = Credential()
+    server.reply(401)
+    server.reply(json={"incident": {"id": "Q"}})
+    with pdpyras.APISession(credential, default_from="a@example.com") as api:
+        api.url = server.url
+        headers = {"From": "b@example.com"}
+        assert api.post("/incidents", json={}, headers=headers).ok
+    first, second = server.requests
+    assert first.headers["From"] == second.headers["From"] == "b@example.com"
+    assert first.headers["Authorization"] != second.headers["Authorization"]
+
+
+def test_a_token_is_renewed_under_early_access(server):
+    credential = Credential()
+    server.reply(401)
+    server.reply(json={"ip_allow_lists": []})
+    with pdpyras.APISession(credential) as api:
+        api.url, api.early_access = server.url, {"ip-allow-lists"}
+        assert api.get("/ip_allow_lists").ok
+    assert len(credential.refused) == 1
+    _, second = server.requests
+    assert second.headers["X-EARLY-ACCESS"] == "ip-allow-lists"
+
+
 def test_what_can_be_read_once_is_not_sent_with_a_renewed_token(
     server, session
 ):
