@@ -74,7 +74,6 @@ from typing import (
     Dict,
     FrozenSet,
     Generator,
-    Generic,
     Iterable,
     Iterator,
     List,
@@ -124,6 +123,15 @@ from urllib3.exceptions import (
 )
 from urllib3.response import GzipDecoder
 from urllib3.util import Timeout, ssl_
+
+if TYPE_CHECKING:  # Old Pythons have none of these.
+    from typing_extensions import (
+        Literal,
+        Protocol,
+        TypeAlias,
+        TypedDict,
+        Unpack,
+    )
 
 __version__ = "6.0.0"
 
@@ -380,7 +388,7 @@ def _secret_pattern(secret: str) -> "Pattern[str]":
     return re.compile("\x00*".join(map(_spellings, secret)))
 
 
-def _hide(text: str, secrets: Collection[str]) -> str:
+def _hide(text: str, secrets: "Collection[str]") -> str:
     """The text, in which the secrets are unreadable, however spelled."""
     for secret in secrets:
         shown = last_4(secret).replace("\\", r"\\")
@@ -411,7 +419,7 @@ _KEY_IN_JSON = r'"routing_key"\s*:\s*("(?:[^"\\]|\\.)*")'
 _KEY_IN_FORM = r"(?:^|&)routing_key=([^&]*)"
 
 
-def _secrets(request: Any) -> Collection[str]:
+def _secrets(request: Any) -> "Collection[str]":
     """The credentials that a request carried, to the API or to a proxy."""
     if not isinstance(request, requests.PreparedRequest):
         return ()
@@ -437,7 +445,7 @@ def _secrets(request: Any) -> Collection[str]:
     return _hideable([*found, *getattr(progress, "proxy_secrets", ())])
 
 
-def _proxy_secrets(proxies: Any) -> Collection[str]:
+def _proxy_secrets(proxies: Any) -> "Collection[str]":
     """The passwords of proxies, and what becomes of them in a header."""
     found = []
     for url in (proxies or {}).values():
@@ -462,7 +470,7 @@ def _strip_proxy_credentials(
         del request.headers["Proxy-Authorization"]
 
 
-def _hideable(secrets: "Iterable[str]") -> Collection[str]:
+def _hideable(secrets: "Iterable[str]") -> "Collection[str]":
     # Of a shorter one, last_4 shows everything. The longest one first: it
     # may contain another.
     return sorted({s for s in secrets if len(s) > 4}, key=len, reverse=True)
@@ -522,7 +530,7 @@ class _ReceivedResponse(Response):
     def __bool__(self) -> bool:
         return True
 
-    def __getstate__(self) -> Dict[str, Any]:
+    def __getstate__(self) -> "Dict[str, Any]":
         # An exception may travel to another process, or into a log: with the
         # answer, but without what was sent to get it, for that holds the key
         # and may be a file that cannot be pickled.
@@ -573,7 +581,7 @@ def _received(response: Any, history: "Optional[List[Any]]" = None) -> Any:
     return received
 
 
-def _header(response: Any, name: str) -> Optional[str]:
+def _header(response: Any, name: str) -> "Optional[str]":
     headers = getattr(response, "headers", None)
     if not isinstance(headers, abc.Mapping):
         return None
@@ -618,7 +626,7 @@ def _details_of(body: Any) -> "Tuple[Optional[int], List[str]]":
     return (code if is_code else None), reasons
 
 
-def _reason_texts(reasons: Any) -> List[str]:
+def _reason_texts(reasons: Any) -> "List[str]":
     """The reasons as texts, be they one, a list, or an object by field."""
     if reasons is None or reasons == "":
         return []
@@ -648,13 +656,13 @@ class PDClientError(Exception):
     msg: str
     response: Any
 
-    def __init__(self, message: str, response: Optional[Any] = None) -> None:
+    def __init__(self, message: str, response: "Optional[Any]" = None) -> None:
         message = _presentable(str(message), response)
         super().__init__(message)
         self.msg = message
         self.response = _received(response)
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> "Tuple[Any, ...]":
         return type(self), (self.msg, self.response), dict(self.__dict__)
 
     def __str__(self) -> str:
@@ -662,7 +670,7 @@ class PDClientError(Exception):
 
 
 # Each says what the user can do about a refusal, or nothing ("").
-_HINTS: List[Callable[[Any], str]] = []  # of the exception
+_HINTS: "List[Callable[[Any], str]]" = []  # of the exception
 
 
 class PDHTTPError(PDClientError):
@@ -678,9 +686,9 @@ class PDHTTPError(PDClientError):
     """
 
     status_code: int
-    request_id: Optional[str]
-    code: Optional[int]
-    errors: List[str]
+    request_id: "Optional[str]"
+    code: "Optional[int]"
+    errors: "List[str]"
     response: Response
 
     # What was asked for and the status, where the message is no more than
@@ -736,7 +744,7 @@ class PDRateLimitError(PDHTTPError):
         super().__init__(message, response)
         self.retry_after = retry_after
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> "Tuple[Any, ...]":
         arguments = (self.msg, self.response, self.retry_after)
         return type(self), arguments, dict(self.__dict__)
 
@@ -876,7 +884,7 @@ def _note(log: Any, message: str, *args: Any) -> None:
 # brackets the API ignores them, and everything comes back.
 
 # fmt: off
-_ENDPOINTS: Dict[str, str] = {
+_ENDPOINTS: "Dict[str, str]" = {
     "/abilities": "GET",
     "/abilities/{id}": "GET=-",
     "/addons": "GET,offset POST",
@@ -1292,7 +1300,7 @@ _ENDPOINTS: Dict[str, str] = {
 # fmt: on
 
 # fmt: off
-_LIST_PARAMS: FrozenSet[str] = frozenset((
+_LIST_PARAMS: "FrozenSet[str]" = frozenset((
     "actions",
     "additional_details",
     "additional_fields",
@@ -1324,18 +1332,18 @@ class _Operation:
     """
 
     #: Name of the wrapper of the request's body.
-    request: Optional[str] = None
+    request: "Optional[str]" = None
     #: Name of the wrapper of the response's body.
-    response: Optional[str] = None
+    response: "Optional[str]" = None
     #: ``offset``, ``cursor``, ``after``, ``starting_after``, ``scim``, or
     #: empty.
     pagination: str = ""
     #: Records that a page holds at most.
     max_limit: int = 100
     #: List parameters that are spelled without ``[]``.
-    plain_params: FrozenSet[str] = frozenset()
+    plain_params: "FrozenSet[str]" = frozenset()
     #: The same, with their values joined by commas.
-    comma_params: FrozenSet[str] = frozenset()
+    comma_params: "FrozenSet[str]" = frozenset()
     #: What the header ``X-EARLY-ACCESS`` has to say, or empty.
     early_access: str = ""
     #: Is the header ``From`` required?
@@ -1369,9 +1377,9 @@ class _Operation:
         return _Operation(**dict(vars(self), **notes))
 
 
-_Wrapper = Optional[str]
+_Wrapper: "TypeAlias" = "Optional[str]"
 
-_WrapperEntry = Union[None, str, Tuple[_Wrapper, _Wrapper]]
+_WrapperEntry: "TypeAlias" = "Union[None, str, Tuple[_Wrapper, _Wrapper]]"
 
 # Notes without a value.
 _FLAGS = {
@@ -1400,7 +1408,7 @@ def _operation_of_table(endpoint: str) -> "Optional[_Operation]":
     return None
 
 
-def _parse_notes(rest: List[str], text: str) -> Dict[str, Any]:
+def _parse_notes(rest: "List[str]", text: str) -> "Dict[str, Any]":
     notes: Dict[str, Any] = {}
     for note in rest:
         name, _, value = note.partition(":")
@@ -1418,7 +1426,7 @@ def _parse_notes(rest: List[str], text: str) -> Dict[str, Any]:
     return notes
 
 
-def _parse_other_note(note: str, text: str) -> Dict[str, Any]:
+def _parse_other_note(note: str, text: str) -> "Dict[str, Any]":
     name, *values = note.split(":")
     if name == "history":
         return dict(zip(("time_field", "id_field"), values))
@@ -1431,7 +1439,7 @@ def _parse_other_note(note: str, text: str) -> Dict[str, Any]:
     return {field[number.group(1)]: int(number.group(2))}
 
 
-def _wrapper_entry(wrappers: str) -> _WrapperEntry:
+def _wrapper_entry(wrappers: str) -> "_WrapperEntry":
     """Turn the table's notation into that of ``ENTITY_WRAPPER_CONFIG``."""
     if wrappers == "-":
         return None
@@ -1445,13 +1453,14 @@ def _wrapper_entry(wrappers: str) -> _WrapperEntry:
 
 
 def _operations_with(sign: str) -> "Iterator[Tuple[str, str]]":
-    """The operations whose texts hold a sign: ``METHOD path``, and text."""
+    """The operations whose texts hold a sign: ``METHOD path``, wrappers."""
     for path, row in _ENDPOINTS.items():
         if sign in row:
             for text in row.split():
                 if sign in text:
                     head = text.partition(",")[0]
-                    yield f"{head.partition('=')[0]} {path}", text
+                    method, _, wrappers = head.partition("=")
+                    yield f"{method} {path}", wrappers
 
 
 # A path that a caller has added: how long its pages may be is not known.
@@ -1460,10 +1469,10 @@ _ADDED_OPERATION = _Operation(max_limit=sys.maxsize)
 #: Every path that this client knows of the REST API, of SCIM, and of the
 #: integrations with Jira, Slack and Microsoft Teams, in the notation of
 #: PagerDuty's reference. A path appended at run time is known at once.
-CANONICAL_PATHS: List[str] = list(_ENDPOINTS)
+CANONICAL_PATHS: "List[str]" = list(_ENDPOINTS)
 
 #: Paths whose GET is paginated by cursor. May be extended at run time.
-CURSOR_BASED_PAGINATION_PATHS: List[str] = [
+CURSOR_BASED_PAGINATION_PATHS: "List[str]" = [
     endpoint[len("GET ") :] for endpoint, _ in _operations_with(",cursor")
 ]
 
@@ -1471,14 +1480,14 @@ CURSOR_BASED_PAGINATION_PATHS: List[str] = [
 #: ``"METHOD path"`` or ``"* path"``; the value is the name of the wrapper of
 #: both bodies, a pair (request, response), or None where nothing is wrapped.
 #: May be extended at run time.
-ENTITY_WRAPPER_CONFIG: Dict[str, _WrapperEntry] = {
-    endpoint: _wrapper_entry(text.partition(",")[0].partition("=")[2])
-    for endpoint, text in _operations_with("=")
+ENTITY_WRAPPER_CONFIG: "Dict[str, _WrapperEntry]" = {
+    endpoint: _wrapper_entry(wrappers)
+    for endpoint, wrappers in _operations_with("=")
 }
 
 # The entries of wrappers that may be missing. Any other entry, of a caller's,
 # is taken at its word.
-_OPTIONAL_WRAPPERS: Dict[str, _WrapperEntry] = {
+_OPTIONAL_WRAPPERS: "Dict[str, _WrapperEntry]" = {
     endpoint: ENTITY_WRAPPER_CONFIG[endpoint]
     for endpoint, _ in _operations_with("?")
 }
@@ -1575,7 +1584,7 @@ def infer_entity_wrapper(method: str, path: str) -> str:
     return nodes[-1]
 
 
-def entity_wrappers(method: str, path: str) -> Tuple[_Wrapper, _Wrapper]:
+def entity_wrappers(method: str, path: str) -> "Tuple[_Wrapper, _Wrapper]":
     """Wrapper names of the request's and of the response's body.
 
     :param method: HTTP method, in any case
@@ -1661,7 +1670,7 @@ _HOST_AND_PORT = r"(\[[0-9a-f:.]+\]|[^\s@:%\\\[\]]+)(?::(\d{0,5}))?"
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
-_Origin = Tuple[str, str, str]
+_Origin: "TypeAlias" = "Tuple[str, str, str]"
 
 
 @lru_cache(maxsize=256)
@@ -1803,7 +1812,7 @@ def _leads_up(url: str) -> bool:
         path = decoded
 
 
-def _is_other_region(origin: _Origin, base_origin: _Origin) -> bool:
+def _is_other_region(origin: "_Origin", base_origin: "_Origin") -> bool:
     """Does another region's host serve the very API that base_url serves?
 
     A base URL that is none of PagerDuty's own is a gateway in front of it,
@@ -1850,7 +1859,7 @@ class _Node:
                 place = place.literals.setdefault(text, _Node())
         place.path = place.path or path
 
-    def find(self, nodes: List[str], depth: int = 0) -> Optional[str]:
+    def find(self, nodes: "List[str]", depth: int = 0) -> "Optional[str]":
         """The canonical path of a path, cut into its nodes.
 
         At each level a literal node outranks a parameter, from left to
@@ -1876,14 +1885,14 @@ class _PathIndex(_Node):
 
     __slots__ = ("last", "size")
 
-    def __init__(self, paths: List[str]) -> None:
+    def __init__(self, paths: "List[str]") -> None:
         super().__init__()
         self.size = len(paths)
         self.last = paths[-1] if paths else None
         for path in paths:
             self.add(path)
 
-    def is_current(self, paths: List[str]) -> bool:
+    def is_current(self, paths: "List[str]") -> bool:
         """Has the caller added nothing to the paths since?"""
         return len(paths) == self.size and (
             not paths or paths[-1] is self.last
@@ -1893,7 +1902,7 @@ class _PathIndex(_Node):
 _path_index = _PathIndex([])
 
 
-def _find_path(nodes: List[str]) -> Optional[str]:
+def _find_path(nodes: "List[str]") -> "Optional[str]":
     """Canonical path of the nodes of a path; None: no table knows it."""
     global _path_index
     if not _path_index.is_current(CANONICAL_PATHS):
@@ -1915,8 +1924,8 @@ class _LocatedURL(str):
 
     base_url: str
     full_url: str
-    path: Optional[str]
-    unwanted: Optional[threading.Event] = None
+    path: "Optional[str]"
+    unwanted: "Optional[threading.Event]" = None
 
 
 def _locate(base_url: str, url: str) -> _LocatedURL:
@@ -1944,7 +1953,7 @@ def _requested_path(base_url: str, url: str) -> str:
     return _known_path(base_url, url) or _plain_path(base_url, url)
 
 
-def _known_path(base_url: str, full_url: str) -> Optional[str]:
+def _known_path(base_url: str, full_url: str) -> "Optional[str]":
     """Canonical path of a URL that normalize_url returned; None: unknown."""
     return _find_path(_plain_path(base_url, full_url).split("/")[1:])
 
@@ -2036,7 +2045,7 @@ def _tokens(url: str, base_url: str) -> "Tuple[str, ...]":
 # ---------------------------------------------------------------------------
 
 
-def _as_pairs(params: Any) -> List[Tuple[str, Any]]:
+def _as_pairs(params: Any) -> "List[Tuple[str, Any]]":
     if params is None:
         return []
     items = params.items() if isinstance(params, abc.Mapping) else params
@@ -2049,7 +2058,7 @@ def _as_pairs(params: Any) -> List[Tuple[str, Any]]:
         ) from None
 
 
-def _as_params(pairs: List[Tuple[str, Any]]) -> Any:
+def _as_params(pairs: "List[Tuple[str, Any]]") -> Any:
     """A dict, which is handier, unless a name occurs twice."""
     params = dict(pairs)
     return params if len(params) == len(pairs) else pairs
@@ -2064,14 +2073,14 @@ def _split_query(url: str, params: Any) -> "Tuple[str, List[Tuple[str, Any]]]":
     return endpoint, pairs + _as_pairs(params)
 
 
-def _pop(pairs: List[Tuple[str, Any]], name: str) -> Any:
+def _pop(pairs: "List[Tuple[str, Any]]", name: str) -> Any:
     """Take a parameter out; of several of its name the last one counts."""
     values = [value for key, value in pairs if key == name]
     pairs[:] = [pair for pair in pairs if pair[0] != name]
     return values[-1] if values else None
 
 
-def _as_lists(pairs: List[Tuple[str, Any]]) -> List[Tuple[str, Any]]:
+def _as_lists(pairs: "List[Tuple[str, Any]]") -> "List[Tuple[str, Any]]":
     """The parameters with lists in place of any other iterables."""
     listed = []
     for name, value in pairs:
@@ -2184,7 +2193,7 @@ def _whole_number(name: str, value: Any, least: int) -> int:
     return number
 
 
-def _without_none(**values: Any) -> Dict[str, Any]:
+def _without_none(**values: Any) -> "Dict[str, Any]":
     return {k: v for k, v in values.items() if v is not None}
 
 
@@ -2209,7 +2218,7 @@ class _CompleteHeaders(dict):  # type: ignore[type-arg]
 
     progress: Any = None
     has_own_token = False
-    incident_key: Optional[str] = None
+    incident_key: "Optional[str]" = None
 
 
 # Keyword arguments in which callers may pass credentials, and the names of
@@ -2220,8 +2229,8 @@ _CONFIDENTIAL_NAME = r"(?i).*(auth|cookie|key|password|secret|signature|token)"
 
 
 def _masked_options(
-    options: Dict[str, Any], names: "FrozenSet[str]"
-) -> Dict[str, Any]:
+    options: "Dict[str, Any]", names: "FrozenSet[str]"
+) -> "Dict[str, Any]":
     """Keyword arguments of a request, in which some of them are hidden.
 
     Crash reporters send the local variables of each function on the way.
@@ -2266,7 +2275,7 @@ def _masked_proxies(proxies: Any) -> Any:
     }
 
 
-_MASKS: Dict[str, Callable[[Any], Any]] = {
+_MASKS: "Dict[str, Callable[[Any], Any]]" = {
     "data": lambda data: _masked_json(_masked(data)),
     "headers": _masked_headers,
     "json": _masked_json,
@@ -2280,8 +2289,8 @@ _HEADER_VALUE = r"(?!\s)[\x00-\x09\x0b\x0c\x0e-\xff]*"
 
 
 def _merge_headers(
-    headers: Mapping[str, Any], more: Optional[Mapping[str, Any]]
-) -> Dict[str, Any]:
+    headers: "Mapping[str, Any]", more: "Optional[Mapping[str, Any]]"
+) -> "Dict[str, Any]":
     """Both together; the second wins, whatever the case of the names."""
     if not more:
         return dict(headers)
@@ -2341,7 +2350,7 @@ def _wrap(body: Any, wrapper: _Wrapper) -> Any:
     return {wrapper: body}
 
 
-def unwrap(response: Any, wrapper: Optional[str]) -> Any:
+def unwrap(response: Any, wrapper: "Optional[str]") -> Any:
     """Decode the body of a response, and take its content out of a wrapper.
 
     :param response: a response with a success status
@@ -2415,7 +2424,7 @@ def _text(response: Any) -> str:
         return ""
 
 
-def http_error_message(r: Any, context: Optional[str] = None) -> str:
+def http_error_message(r: Any, context: "Optional[str]" = None) -> str:
     """Describe an error response in one line, without any credentials.
 
     :param r: the response
@@ -2432,7 +2441,7 @@ def http_error_message(r: Any, context: Optional[str] = None) -> str:
     )
 
 
-def successful_response(r: Any, context: Optional[str] = None) -> Any:
+def successful_response(r: Any, context: "Optional[str]" = None) -> Any:
     """Pass a response on if its status is 2xx; raise if it is not.
 
     :param r: the response
@@ -2460,7 +2469,7 @@ def successful_response(r: Any, context: Optional[str] = None) -> Any:
     raise error
 
 
-def _headline(response: Any, context: Optional[str]) -> str:
+def _headline(response: Any, context: "Optional[str]") -> str:
     """What was asked for, and with which status it was answered."""
     request = getattr(response, "request", None)
     method = getattr(request, "method", "request")
@@ -2576,8 +2585,11 @@ def _close(response: Any) -> None:
 # They decorate methods that take a URL and keyword arguments, and return a
 # response. Of the object they need nothing but its ``url``. The HTTP method
 # is the name of the decorated function without its first letter.
-_Session = TypeVar("_Session", bound="PDSession")
-_Method = TypeVar("_Method", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    _Session = TypeVar("_Session", bound="PDSession")
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+else:
+    _Session, _Method = "PDSession", Callable
 
 
 def resource_url(method: _Method) -> _Method:
@@ -2715,7 +2727,7 @@ def _wrapped_request(
     return located, kwargs, partial(unwrapping, wrapper=wrappers[1])
 
 
-def _str_as_it_stands(kwargs: Dict[str, Any]) -> Dict[str, Any]:
+def _str_as_it_stands(kwargs: "Dict[str, Any]") -> "Dict[str, Any]":
     """Send a body that is already JSON text as that text."""
     if isinstance(kwargs.get("json"), str):
         kwargs = dict(kwargs)
@@ -2752,7 +2764,7 @@ def _deprecated(since: str, details: str) -> "Callable[[_Method], _Method]":
     return decorate
 
 
-def deprecated_kwarg(name: str, details: Optional[str] = None) -> None:
+def deprecated_kwarg(name: str, details: "Optional[str]" = None) -> None:
     """Warn that a keyword argument is deprecated.
 
     :param name: name of the argument
@@ -2839,7 +2851,7 @@ def _limit_socket(sock: Any, timeout: Any, deadline: _Deadline) -> None:
     sock.settimeout(left if timeout is None else min(timeout, left))
 
 
-def _addresses(host: str, port: Any) -> List[str]:
+def _addresses(host: str, port: Any) -> "List[str]":
     """The addresses of a host, or itself where they are not to be had."""
     try:
         found = socket.getaddrinfo(
@@ -2850,7 +2862,7 @@ def _addresses(host: str, port: Any) -> List[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found)) or [host]
 
 
-def _blocks(data: Any) -> Iterator[Any]:
+def _blocks(data: Any) -> "Iterator[Any]":
     """A body in pieces, each of which is sent by one operation."""
     if hasattr(data, "read"):
         block = data.read(_READ_SIZE)
@@ -2884,7 +2896,7 @@ def _keyed_incident(body: Any) -> "Tuple[Any, Optional[str]]":
 
 
 def _answer_or_incident(
-    session: Any, response: Any, key: str, deadline: Optional[_Deadline]
+    session: Any, response: Any, key: str, deadline: "Optional[_Deadline]"
 ) -> Response:
     """The last answer; or the incident that exists, if it is why that refuses.
 
@@ -2974,7 +2986,7 @@ class _SessionDeadline:
 _SESSION_DEADLINE: Any = _SessionDeadline()
 
 
-def _passed_on(deadline: Any) -> Dict[str, Any]:
+def _passed_on(deadline: Any) -> "Dict[str, Any]":
     """The keyword argument for the next method, if it was given."""
     is_given = deadline is not _SESSION_DEADLINE
     return {"deadline": deadline} if is_given else {}
@@ -2998,8 +3010,8 @@ class _Progress:
     :ivar leave: to be called with the answer, before hooks see it
     """
 
-    deadline: Optional[_Deadline] = None
-    max_size: Optional[int] = None
+    deadline: "Optional[_Deadline]" = None
+    max_size: "Optional[int]" = None
     needs_new_connection = False
     is_reused = False
     is_noted = False
@@ -3007,9 +3019,9 @@ class _Progress:
     is_answered = False
     has_chunk = False
     proxy = ""
-    proxy_secrets: Collection[str] = ()
-    hook_error: Optional[BaseException] = None
-    leave: Optional[Callable[[Any], None]] = None
+    proxy_secrets: "Collection[str]" = ()
+    hook_error: "Optional[BaseException]" = None
+    leave: "Optional[Callable[[Any], None]]" = None
 
     def begin(self) -> None:
         """Forget the attempt before."""
@@ -3036,7 +3048,7 @@ def _chain(
 def _strip_error(
     error: BaseException,
     end: "Optional[BaseException]",
-    secrets: Collection[str],
+    secrets: "Collection[str]",
 ) -> None:
     """Take the credentials off an error of other libraries.
 
@@ -3068,7 +3080,7 @@ _LIBRARY_ERRORS = (
 )
 
 
-def _stripped(is_callers: bool, secrets: Collection[str], value: Any) -> Any:
+def _stripped(is_callers: bool, secrets: "Collection[str]", value: Any) -> Any:
     if isinstance(value, str):
         text = _hide(value, secrets)
         return text if is_callers else _hide(_one_paragraph(text), secrets)
@@ -3092,7 +3104,7 @@ class _Body:
     Open files are noted with their position; iterators cannot be replayed.
     """
 
-    def __init__(self, options: Dict[str, Any]) -> None:
+    def __init__(self, options: "Dict[str, Any]") -> None:
         self._files: List[Tuple[Any, int]] = []
         self.replayable = True
         if options.get("data") is not None:
@@ -3156,7 +3168,7 @@ class _Attempts:
         method: str,
         url: str,
         options: "Optional[Dict[str, Any]]" = None,
-        deadline: Optional[_Deadline] = None,
+        deadline: "Optional[_Deadline]" = None,
     ) -> None:
         options = options or {}
         self._session = session
@@ -3267,7 +3279,7 @@ class _Attempts:
             text += " The API may or may not have carried the request out."
         return text
 
-    def after_response(self, response: Any) -> Optional[float]:
+    def after_response(self, response: Any) -> "Optional[float]":
         """Decide what follows an answer.
 
         :returns: seconds to wait before the next attempt, or None if the
@@ -3513,7 +3525,7 @@ def _reported_rate(response: Any) -> "Optional[RateLimit]":
     )
 
 
-def _retry_after(response: Any) -> Optional[float]:
+def _retry_after(response: Any) -> "Optional[float]":
     """Seconds that a response asks its client to wait; None: it does not.
 
     Of several usable headers the longest wait counts. ``ratelimit-reset``
@@ -3531,7 +3543,7 @@ def _retry_after(response: Any) -> Optional[float]:
     return max(credible or waits, default=None)
 
 
-def _seconds_until(value: str, now: Optional[str]) -> float:
+def _seconds_until(value: str, now: "Optional[str]") -> float:
     """A delay in seconds, or an HTTP date; -1 for what is neither.
 
     :param now: the date of the answer itself, by the clock of the server
@@ -3545,7 +3557,7 @@ def _seconds_until(value: str, now: Optional[str]) -> float:
     return moment - (_moment(now) or time.time())
 
 
-def _moment(value: Optional[str]) -> Optional[float]:
+def _moment(value: "Optional[str]") -> "Optional[float]":
     """The Unix time of an HTTP date; None if it is none."""
     try:
         moment = parsedate_to_datetime(value or "")
@@ -3556,7 +3568,7 @@ def _moment(value: Optional[str]) -> Optional[float]:
         return None
 
 
-def _number(text: Optional[str]) -> Optional[float]:
+def _number(text: "Optional[str]") -> "Optional[float]":
     try:
         number = float(text or "")
     except ValueError:
@@ -3587,7 +3599,7 @@ class _RateGate:
         self._closed_until: Dict[object, float] = {}
         self._waiters: Deque[Any] = deque()
 
-    def enter(self, ticket: object, deadline: Optional[_Deadline]) -> None:
+    def enter(self, ticket: object, deadline: "Optional[_Deadline]") -> None:
         """Wait for one's turn.
 
         :param ticket: of one attempt; :meth:`leave` is to be called with it,
@@ -3693,14 +3705,14 @@ class _RateGate:
 # Positions of pages, and what the next one is. The pages are asked for in
 # _Collections._fetch_page, or ahead of their need, see below.
 
-_ItemHook = Callable[[Any, int, Union[int, str]], Any]
+_ItemHook: "TypeAlias" = "Callable[[Any, int, Union[int, str]], Any]"
 
 
 class _Page:
     """One answer, read: its records, and what steers the pagination."""
 
     def __init__(
-        self, response: Any, records: List[Any], steering: Dict[str, Any]
+        self, response: Any, records: "List[Any]", steering: "Dict[str, Any]"
     ) -> None:
         self.response = response
         self.records = records
@@ -3726,7 +3738,8 @@ def _read_page(response: Any, wrapper: str) -> _Page:
     return _Page(response, records, steering)
 
 
-_Position = TypeVar("_Position", bound="_PagePosition")
+if TYPE_CHECKING:
+    _Position = TypeVar("_Position", bound="_PagePosition")
 
 
 class _Outcome:
@@ -3756,7 +3769,7 @@ class _PagePosition:
     def __init__(
         self,
         path: str,
-        params: List[Tuple[str, Any]],
+        params: "List[Tuple[str, Any]]",
         limit: int,
         total: bool = False,
         json: Any = None,
@@ -3776,7 +3789,7 @@ class _PagePosition:
         raise NotImplementedError
 
     @property
-    def query(self) -> List[Tuple[str, Any]]:
+    def query(self) -> "List[Tuple[str, Any]]":
         """Query parameters of the request, in their order."""
         return self.params + [("limit", self.limit)]
 
@@ -3805,7 +3818,7 @@ class _PagePosition:
         """Why records may be missing behind a last page; "" if none are."""
         return ""
 
-    def _moved(self: _Position, **changes: Any) -> _Position:
+    def _moved(self: "_Position", **changes: Any) -> "_Position":
         moved = copy(self)
         vars(moved).update(changes)
         return moved
@@ -3845,10 +3858,10 @@ class _OffsetPosition(_PagePosition):
         return self.offset
 
     @property
-    def query(self) -> List[Tuple[str, Any]]:
+    def query(self) -> "List[Tuple[str, Any]]":
         return self.query_of(self.offset, self.limit)
 
-    def query_of(self, offset: int, limit: int) -> List[Tuple[str, Any]]:
+    def query_of(self, offset: int, limit: int) -> "List[Tuple[str, Any]]":
         """Query parameters of any page."""
         limit = min(limit, int(ITERATION_LIMIT) - offset)
         return self.params + [("limit", limit), ("offset", offset)]
@@ -3925,14 +3938,14 @@ class _ScimPosition(_OffsetPosition):
     #: The total that the page before this one told.
     last_total = 0
     #: A total, and the smaller one of the page behind it.
-    fallen_total: Optional[Tuple[int, int]] = None
+    fallen_total: "Optional[Tuple[int, int]]" = None
 
     def _take_steering(self, total: bool) -> None:
         start = _pop(self.params, "startIndex")
         # What is below 1 stands for 1 (RFC 7644).
         self.offset = _whole_number("startIndex", start or 1, 1) - 1
 
-    def query_of(self, offset: int, limit: int) -> List[Tuple[str, Any]]:
+    def query_of(self, offset: int, limit: int) -> "List[Tuple[str, Any]]":
         return self.params + [("startIndex", offset + 1), ("count", limit)]
 
     def end(self, total: int) -> int:
@@ -4020,7 +4033,7 @@ class _CursorPosition(_PagePosition):
         return self.cursor
 
     @property
-    def query(self) -> List[Tuple[str, Any]]:
+    def query(self) -> "List[Tuple[str, Any]]":
         query = super().query
         if self.cursor:
             query.append((self.sent_as, self.cursor))
@@ -4064,7 +4077,7 @@ class _PostedPosition(_PagePosition):
         return self.json.get("starting_after")
 
     @property
-    def query(self) -> List[Tuple[str, Any]]:
+    def query(self) -> "List[Tuple[str, Any]]":
         return self.params
 
     @property
@@ -4085,7 +4098,7 @@ class _PostedPosition(_PagePosition):
 
 
 # By the note in the endpoint table; "" where there is none.
-_PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
+_PAGE_POSITIONS: "Dict[str, Type[_PagePosition]]" = {
     "": _UnpagedPosition,
     "offset": _OffsetPosition,
     "cursor": _CursorPosition,
@@ -4102,24 +4115,22 @@ _PAGE_POSITIONS: Dict[str, Type[_PagePosition]] = {
 # Threads that ask for pages before these are needed. What is done with an
 # answer, and in which order, is decided by the consumer's thread alone.
 
-_Result = TypeVar("_Result")
 
-
-class _Task(Generic[_Result]):
+class _Task:
     """A call that is made, or was made, in another thread.
 
     It is made in a copy of the context of whoever asks for it here, so that
     traces and the like know to what it belongs.
     """
 
-    def __init__(self, call: "Callable[[], _Result]") -> None:
+    def __init__(self, call: "Callable[[], Any]") -> None:
         self._call = call
         with contextlib.suppress(ImportError):  # Python 3.6 has none.
             from contextvars import copy_context  # It takes a while.
 
             self._call = partial(copy_context().run, call)
         self._done = threading.Event()
-        self._result: Optional[_Result] = None
+        self._result: Any = None
         self._error: Optional[BaseException] = None
 
     def run(self) -> None:
@@ -4139,12 +4150,12 @@ class _Task(Generic[_Result]):
     def has_failed(self) -> bool:
         return self._error is not None
 
-    def result(self) -> _Result:
+    def result(self) -> Any:
         """Wait for the call; return its result, or raise its error."""
         self._done.wait()
         if self._error is not None:
             raise self._error
-        return cast(_Result, self._result)
+        return self._result
 
 
 class _Workers:
@@ -4157,9 +4168,9 @@ class _Workers:
     def __init__(self, max_threads: int) -> None:
         self._max_threads = max_threads
         self._threads: List[threading.Thread] = []
-        self._tasks: queue.Queue[Optional[_Task[Any]]] = queue.Queue()
+        self._tasks: queue.Queue[Optional[_Task]] = queue.Queue()
 
-    def put(self, call: "Callable[[], _Result]") -> "_Task[_Result]":
+    def put(self, call: "Callable[[], Any]") -> _Task:
         """Queue a call for a worker thread; return its task."""
         task = _Task(call)
         self._tasks.put(task)
@@ -4186,16 +4197,16 @@ class _Workers:
                 thread.join(max(0, end - time.monotonic()))
 
 
-def _work(tasks: "queue.Queue[Optional[_Task[Any]]]") -> None:
+def _work(tasks: "queue.Queue[Optional[_Task]]") -> None:
     for task in iter(tasks.get, None):
         task.run()
         del task
 
 
-_Fetch = Callable[[List[Tuple[str, Any]], Any], _Page]
+_Fetch: "TypeAlias" = "Callable[[List[Tuple[str, Any]], Any], _Page]"
 
 
-def _requests_ahead(session: Any, prefetch: Optional[int]) -> int:
+def _requests_ahead(session: Any, prefetch: "Optional[int]") -> int:
     """The number that ``prefetch`` says, or else that of the session."""
     ahead = _whole_number(
         "prefetch", session.prefetch if prefetch is None else prefetch, 0
@@ -4213,7 +4224,7 @@ class _PagesOnDemand:
     :param fetch: asks the API for a page, by its query and its body
     """
 
-    def __init__(self, fetch: _Fetch) -> None:
+    def __init__(self, fetch: "_Fetch") -> None:
         self._fetch = fetch
 
     def page(self, position: _PagePosition) -> _Page:
@@ -4240,7 +4251,7 @@ class _PagesAhead(_PagesOnDemand):
     """
 
     def __init__(
-        self, fetch: _Fetch, max_requests: int, closed: threading.Event
+        self, fetch: "_Fetch", max_requests: int, closed: threading.Event
     ) -> None:
         super().__init__(fetch)
         self._max_requests = max_requests
@@ -4254,7 +4265,7 @@ class _PagesAhead(_PagesOnDemand):
         self._process = os.getpid()
         self._free = threading.Semaphore(self._max_requests)
         self._workers = _Workers(self._max_requests)
-        self._ahead: Dict[Any, _Task[_Page]] = {}
+        self._ahead: Dict[Any, _Task] = {}
         self._planned = 0  # Offset up to which pages were asked for.
 
     def _fetch_in_turn(self, query: Any, body: Any) -> _Page:
@@ -4268,7 +4279,7 @@ class _PagesAhead(_PagesOnDemand):
         is_first, self._is_first = self._is_first, False
         task = self._ahead.pop(position.key, None)
         if task is not None:
-            return task.result()
+            return cast(_Page, task.result())
         if not isinstance(position, _OffsetPosition):
             return super().page(position)
         if self._max_requests == 1:
@@ -4384,7 +4395,7 @@ _TIME = (
 )
 
 # Time of a record, and what tells it apart: its id, or of a shift several.
-_RecordKey = Tuple[int, Any]
+_RecordKey: "TypeAlias" = "Tuple[int, Any]"
 
 
 class HistoryWindow(NamedTuple):
@@ -4494,10 +4505,10 @@ class _HistoryList:
         self,
         path: str,
         operation: _Operation,
-        pairs: List[Tuple[str, Any]],
+        pairs: "List[Tuple[str, Any]]",
         json: Any,
         limit: int,
-        fetch: _Fetch,
+        fetch: "_Fetch",
     ) -> None:
         self.path = path
         self.operation = operation
@@ -4520,7 +4531,7 @@ class _HistoryList:
         kind = _PAGE_POSITIONS[self.operation.pagination]
         return kind(self.path, pairs, self.page_size, self.has_total, body)
 
-    def first_time(self) -> Optional[int]:
+    def first_time(self) -> "Optional[int]":
         """Since when there are records; None: there is none at all."""
         if self.operation.is_sortable:
             order = [("sort_by", "created_at:asc"), ("limit", 1)]
@@ -4569,7 +4580,7 @@ class _HistoryList:
         items = list(zip(keys, page.records))
         return _Records(cast(int, total) if self.has_total else 0, items)
 
-    def _key(self, record: Any, page: _Page) -> _RecordKey:
+    def _key(self, record: Any, page: _Page) -> "_RecordKey":
         operation = self.operation
         try:
             when = record.get(operation.time_field)
@@ -4606,7 +4617,7 @@ class _Reading:
     def __init__(
         self,
         source: _HistoryList,
-        put: "Callable[[Callable[[], Any]], _Task[Any]]",
+        put: "Callable[[Callable[[], Any]], _Task]",
         ends: "Tuple[int, int]",
         most: int = 0,
         sort_by: str = "",
@@ -4620,7 +4631,7 @@ class _Reading:
             self.first = put(partial(source.first_page, self._query))
         else:
             self.first = put(partial(source.follow, self._query, most))
-        self.rest: Optional[List[_Task[Any]]] = None
+        self.rest: Optional[List[_Task]] = None
 
     @property
     def total(self) -> int:
@@ -4717,10 +4728,10 @@ class _Split:
 # in order, and none before it is proved that all of them are there.
 
 
-class _LateTask(_Task[_Result]):
+class _LateTask(_Task):
     """A call that is made when its result is needed."""
 
-    def result(self) -> _Result:
+    def result(self) -> Any:
         if not self.is_done:
             self.run()
         return super().result()
@@ -4752,7 +4763,7 @@ class _HistoryReader:
 
     # -- Requests -----------------------------------------------------------
 
-    def _put(self, call: "Callable[[], Any]") -> "_Task[Any]":
+    def _put(self, call: "Callable[[], Any]") -> _Task:
         if self._workers is None:
             return _LateTask(call)
         return self._workers.put(call)
@@ -5194,7 +5205,7 @@ class _Place:
     def __init__(
         self,
         path: str,
-        since: Optional[int],
+        since: "Optional[int]",
         until: int,
         is_first: bool = True,
     ) -> None:
@@ -5203,7 +5214,7 @@ class _Place:
         self.count = 0
         self.key: Optional[_RecordKey] = None
 
-    def position(self) -> Dict[str, Any]:
+    def position(self) -> "Dict[str, Any]":
         position: Dict[str, Any] = {"url": self.path, "count": self.count}
         if self.since is not None:
             position["since"] = _spell_instant(self.since)
@@ -5262,10 +5273,10 @@ class _Place:
         return _second_of(self.key[0]), False
 
 
-class HistoryIterator(Iterator[Any]):
+class HistoryIterator:
     """Gives the records of :meth:`APISession.iter_history`."""
 
-    def __init__(self, records: Iterator[Any], place: _Place) -> None:
+    def __init__(self, records: "Iterator[Any]", place: _Place) -> None:
         self._records = records
         self._place = place
 
@@ -5276,7 +5287,7 @@ class HistoryIterator(Iterator[Any]):
         return next(self._records)
 
     @property
-    def position(self) -> Dict[str, Any]:
+    def position(self) -> "Dict[str, Any]":
         """Where the iteration is: behind the last record that it gave.
 
         A small dict that JSON can hold. With it as ``resume``, another
@@ -5293,8 +5304,8 @@ def _history_records(
     session: Any,
     reader: _HistoryReader,
     place: _Place,
-    item_hook: Optional[_ItemHook],
-) -> Iterator[Any]:
+    item_hook: "Optional[_ItemHook]",
+) -> "Iterator[Any]":
     """The records behind a place, which is moved along."""
     lists = _lists_behind(reader, place, item_hook is not None)
     total: Union[int, str] = "?"
@@ -5381,7 +5392,7 @@ def _history_operation(path: str, json: Any) -> _Operation:
     return operation
 
 
-def _check_history_params(pairs: List[Tuple[str, Any]], json: Any) -> None:
+def _check_history_params(pairs: "List[Tuple[str, Any]]", json: Any) -> None:
     """Refuse what would say otherwise than iter_history does."""
     names = {name for name, _ in pairs} & _HISTORY_PARAMS
     if json is not None:
@@ -5401,8 +5412,8 @@ def _check_history_params(pairs: List[Tuple[str, Any]], json: Any) -> None:
 def _new_history(
     session: Any,
     asked: "Tuple[Any, Any, Any, Any, Any]",
-    page_size: Optional[int] = None,
-    prefetch: Optional[int] = 0,
+    page_size: "Optional[int]" = None,
+    prefetch: "Optional[int]" = 0,
     deadline: Any = _SESSION_DEADLINE,
 ) -> "Tuple[_HistoryReader, _Place]":
     """Check what is asked for; nothing is sent yet.
@@ -5454,15 +5465,15 @@ class _HistoryMethods:
     @_explains_unknown_arguments
     def iter_history(
         self: Any,
-        url: Union[str, HistoryWindow],
+        url: "Union[str, HistoryWindow]",
         since: Any = None,
         until: Any = None,
         params: Any = None,
-        page_size: Optional[int] = None,
-        item_hook: Optional[_ItemHook] = None,
-        prefetch: Optional[int] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-        resume: Optional[Mapping[str, Any]] = None,
+        page_size: "Optional[int]" = None,
+        item_hook: "Optional[_ItemHook]" = None,
+        prefetch: "Optional[int]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
+        resume: "Optional[Mapping[str, Any]]" = None,
         json: Any = None,
     ) -> HistoryIterator:
         """Iterate over all records of a period, however many they are.
@@ -5513,7 +5524,7 @@ class _HistoryMethods:
         until: Any = None,
         params: Any = None,
         json: Any = None,
-    ) -> List[HistoryWindow]:
+    ) -> "List[HistoryWindow]":
         """Cut a period into windows that can be read independently.
 
         They are for workers, each of which gives its window to
@@ -5600,7 +5611,7 @@ class _AttemptTimeout(Timeout):
     """A timeout of urllib3 that gives its attempt away to the connection."""
 
     progress: _Progress
-    limits: Tuple[Any, Any]
+    limits: "Tuple[Any, Any]"
 
     def clone(self) -> "_AttemptTimeout":
         return _attempt_timeout(self.limits, self.progress)
@@ -5665,7 +5676,7 @@ class _Answer(http.client.HTTPResponse):
         self,
         sock: Any,
         *args: Any,
-        progress: Optional[_Progress] = None,
+        progress: "Optional[_Progress]" = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -5731,7 +5742,7 @@ class _PlainConnection(HTTPConnection):
         return f"{self.host}:{self.port}"  # So urllib3's errors name it.
 
     @property
-    def _progress(self) -> Optional[_Progress]:
+    def _progress(self) -> "Optional[_Progress]":
         return getattr(self.timeout, "progress", None)
 
     def _answer_class(self) -> Any:
@@ -5941,7 +5952,7 @@ class _Adapter(HTTPAdapter):
 
     # For requests before 2.32, whose pools do not know how their connections
     # were verified: an adapter for each way.
-    _twins: Optional[Dict[Any, "_Adapter"]] = None
+    _twins: "Optional[Dict[Any, _Adapter]]" = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         self._twins = None
@@ -6069,11 +6080,11 @@ class _Adapter(HTTPAdapter):
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
 
 
-def _progress_of(request: Any) -> Optional[_Progress]:
+def _progress_of(request: Any) -> "Optional[_Progress]":
     return getattr(request, "_pdpyras_progress", None)
 
 
-def _for_attempt(pool: Any, progress: Optional[_Progress]) -> Any:
+def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
     """A pool, whose old connections must not be used if one was dead."""
     if progress is not None and progress.needs_new_connection:
         progress.needs_new_connection = False
@@ -6207,7 +6218,7 @@ class _FastAdapter(_Adapter):
     another way, and all is as it was.)
     """
 
-    _recent: Optional[Tuple[str, Any, Any, Any]] = None
+    _recent: "Optional[Tuple[str, Any, Any, Any]]" = None
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         self._recent = None
@@ -6293,7 +6304,7 @@ _REQUEST_PARAMETERS = (
 _REQUEST_NAMES = frozenset(_REQUEST_PARAMETERS)
 
 
-def _name_arguments(args: List[Any], kwargs: Any) -> None:
+def _name_arguments(args: "List[Any]", kwargs: Any) -> None:
     """Turn arguments given by position into keyword arguments.
 
     :raises TypeError: there are too many, or one is given twice; then all
@@ -6424,7 +6435,7 @@ class _Transport(requests.Session):
         )
         return _masked_proxies(proxies)
 
-    def get_redirect_target(self, resp: Response) -> Optional[str]:
+    def get_redirect_target(self, resp: Response) -> "Optional[str]":
         """Where a response redirects to; None if it does not.
 
         :raises PDClientError: it must not be followed there
@@ -6588,7 +6599,7 @@ class _FastTransport(_Transport):
     """Does what requests does in a third of the time, where it is simple."""
 
     _adapter_class = _FastAdapter
-    _environment: Optional[_Environment] = None
+    _environment: "Optional[_Environment]" = None
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
         if self._is_plain(request):
@@ -6686,11 +6697,10 @@ def _forget_connections(adapter: HTTPAdapter) -> None:
     adapter.__setstate__(adapter.__getstate__())  # type: ignore
 
 
-if TYPE_CHECKING:  # Old Pythons have none of these.
-    from typing_extensions import Literal, Protocol, TypedDict, Unpack
-
+if TYPE_CHECKING:
     _AuthType = Literal["token", "bearer", "oauth2"]
     _Region = Literal["us", "eu"]
+    _AnyRegion = Optional[_Region]
     _Severity = Literal["critical", "error", "warning", "info"]
     _Timeout = Union[None, float, Tuple[Optional[float], Optional[float]]]
 
@@ -6746,6 +6756,7 @@ if TYPE_CHECKING:  # Old Pythons have none of these.
 
 else:
     _AuthType = _Region = _Severity = str
+    _AnyRegion = Optional[str]
     _BodylessOptions = _JSONOptions = _Options = Any
     _IterationOptions = _EventOptions = _Timeout = Any
     Unpack = {Any: Any}  # What it is given.
@@ -6761,7 +6772,7 @@ def _copied_jar(cookies: Any) -> Any:
     return cookies
 
 
-def _copied_state(state: Dict[str, Any]) -> Dict[str, Any]:
+def _copied_state(state: "Dict[str, Any]") -> "Dict[str, Any]":
     """The state of a session for its copy: copy.copy gives the original's."""
     state = {
         name: copy(value) if isinstance(value, dict) else value
@@ -6794,7 +6805,7 @@ class _SessionLogger(logging.Logger):
         )
 
 
-class _RetryLimits(Dict[int, int]):
+class _RetryLimits(dict):  # type: ignore[type-arg]
     """Retries by HTTP status, checked when they are set."""
 
     def __init__(self, limits: Any = ()) -> None:
@@ -6894,11 +6905,11 @@ class PDSession(_FastTransport, _Transport):
 
     #: Early-access programs that the account takes part in, as the API
     #: reference names them: ``{"ip-allow-lists"}``.
-    early_access: Collection[str] = frozenset()
+    early_access: "Collection[str]" = frozenset()
     #: Seconds in which a call ends, whatever happens: connecting, retries,
     #: pauses and all. Later it is a :class:`PDDeadlineError`. None is without
     #: limit. Every method that sends takes a ``deadline`` of its own.
-    deadline: Optional[float] = None
+    deadline: "Optional[float]" = None
     #: Retries (not counting those of unlimited statuses) in one call.
     max_http_attempts: int = 10
     #: Retries after network trouble in one call.
@@ -6906,14 +6917,14 @@ class PDSession(_FastTransport, _Transport):
     #: Bytes that an answer may have, after decompression; a larger one is a
     #: :class:`PDClientError`. None is without limit, and so is
     #: ``stream=True``.
-    max_response_size: Optional[int] = 64 * 1024 * 1024
+    max_response_size: "Optional[int]" = 64 * 1024 * 1024
     #: HTTP methods that the API takes.
-    permitted_methods: Sequence[str] = ()
+    permitted_methods: "Sequence[str]" = ()
     #: Longest wait in seconds that the API may ask for, by a 429 or 503; a
     #: longer one raises :class:`PDRateLimitError`. None is without limit.
-    max_rate_wait: Optional[float] = None
+    max_rate_wait: "Optional[float]" = None
     #: Retries by HTTP status; -1 retries without limit, 0 never.
-    retry: Dict[int, int] = {}
+    retry: "Dict[int, int]" = {}
     #: False: a POST or PATCH whose answer was lost on the way, or for which a
     #: gateway answered 502 or 504, is not repeated, because the API may have
     #: carried it out.
@@ -6958,22 +6969,22 @@ class PDSession(_FastTransport, _Transport):
     ]
 
     _api_key: str = ""
-    _confidential: FrozenSet[str] = _CONFIDENTIAL
+    _confidential: "FrozenSet[str]" = _CONFIDENTIAL
     _credential: Any = None
     _key_variable = "PAGERDUTY_API_KEY"
     _url_variable = "PAGERDUTY_URL"
-    _regions: Mapping[str, str] = {}
+    _regions: "Mapping[str, str]" = {}
     _parent: Any = None
     _stagger_cooldown: float = 0
     _warned_of: str = ""
 
     def __init__(
         self,
-        api_key: Union[str, "_Credential"],
+        api_key: "Union[str, _Credential]",
         debug: bool = False,
-        name: Optional[str] = None,
+        name: "Optional[str]" = None,
         url: Any = None,
-        region: Optional[_Region] = None,
+        region: _AnyRegion = None,
     ) -> None:
         api_key = _masked(api_key)
         if name is not None:
@@ -6987,7 +6998,7 @@ class PDSession(_FastTransport, _Transport):
         self.print_debug = debug
 
     @classmethod
-    def from_env(cls: Type[_Session], **overrides: Any) -> _Session:
+    def from_env(cls: "Type[_Session]", **overrides: Any) -> _Session:
         """A session with the settings that the environment names.
 
         The key is in ``PAGERDUTY_API_KEY``, or for events in
@@ -7011,7 +7022,7 @@ class PDSession(_FastTransport, _Transport):
         return cls(**arguments)
 
     @classmethod
-    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> "Dict[str, Any]":
         arguments = {
             "api_key": _masked(environ.get(cls._key_variable) or None),
             "region": environ.get("PAGERDUTY_REGION") or None,
@@ -7019,7 +7030,7 @@ class PDSession(_FastTransport, _Transport):
         }
         return _without_none(**arguments)
 
-    def _choose_url(self, url: Any, region: Optional[str]) -> None:
+    def _choose_url(self, url: Any, region: "Optional[str]") -> None:
         if url is not None and region is not None:
             raise ValueError(
                 "Give a url or a region, not both. They may be in the "
@@ -7067,7 +7078,7 @@ class PDSession(_FastTransport, _Transport):
         self._environment = None
         self._process = os.getpid()
 
-    def __setstate__(self, state: Dict[str, Any]) -> None:
+    def __setstate__(self, state: "Dict[str, Any]") -> None:
         self._reset_transient_state()
         state = _copied_state(state)
         super().__setstate__(state)  # type: ignore
@@ -7085,7 +7096,7 @@ class PDSession(_FastTransport, _Transport):
         return str(self._api_key)
 
     @api_key.setter
-    def api_key(self, api_key: Union[str, "_Credential"]) -> None:
+    def api_key(self, api_key: "Union[str, _Credential]") -> None:
         api_key = _masked(api_key)
         if hasattr(api_key, "token") and hasattr(api_key, "renew"):
             self._api_key, self._credential = _Secret(), api_key
@@ -7108,7 +7119,7 @@ class PDSession(_FastTransport, _Transport):
         """Hook for subclasses: drop what was cached for the old key."""
 
     @property
-    def auth_header(self) -> Dict[str, str]:
+    def auth_header(self) -> "Dict[str, str]":
         """Headers that hold the credential, which ``repr`` does not show."""
         return {}
 
@@ -7123,7 +7134,7 @@ class PDSession(_FastTransport, _Transport):
         """The key as it may be shown: ``*`` and its last 4 characters."""
         return last_4(self._api_key)
 
-    def _key_secrets(self) -> Collection[str]:
+    def _key_secrets(self) -> "Collection[str]":
         return _hideable([self.api_key])
 
     # -- Logging ------------------------------------------------------------
@@ -7214,8 +7225,8 @@ class PDSession(_FastTransport, _Transport):
         return _as_params(pairs) if isinstance(params, abc.Mapping) else pairs
 
     def _filled_params(
-        self, pairs: List[Tuple[str, Any]]
-    ) -> List[Tuple[str, Any]]:
+        self, pairs: "List[Tuple[str, Any]]"
+    ) -> "List[Tuple[str, Any]]":
         """The parameters without empty lists, each of which is warned of."""
         pairs = _as_lists(pairs)
         for name, value in pairs:
@@ -7229,8 +7240,8 @@ class PDSession(_FastTransport, _Transport):
         return [(name, value) for name, value in pairs if value != []]
 
     def prepare_headers(
-        self, method: str, user_headers: Optional[Mapping[str, Any]] = None
-    ) -> Dict[str, Any]:
+        self, method: str, user_headers: "Optional[Mapping[str, Any]]" = None
+    ) -> "Dict[str, Any]":
         """Complete the headers of one request.
 
         What the client needs is overridden by the session's ``headers``, and
@@ -7255,16 +7266,16 @@ class PDSession(_FastTransport, _Transport):
         headers.update(own)
         return _merge_headers(headers, user_headers)
 
-    def _own_headers(self) -> Dict[str, Any]:
+    def _own_headers(self) -> "Dict[str, Any]":
         """Headers that tell who asks."""
         return self._credential_headers()
 
-    def _credential_headers(self) -> Dict[str, Any]:
+    def _credential_headers(self) -> "Dict[str, Any]":
         return {k: _Secret(v) for k, v in self.auth_header.items()}
 
     def _request_options(
-        self, method: str, full_url: str, options: Dict[str, Any]
-    ) -> Dict[str, Any]:
+        self, method: str, full_url: str, options: "Dict[str, Any]"
+    ) -> "Dict[str, Any]":
         """Keyword arguments for requests, from those of the caller.
 
         :raises TypeError: requests would not take one of them
@@ -7303,7 +7314,7 @@ class PDSession(_FastTransport, _Transport):
         return body
 
     def _fit_to_endpoint(
-        self, method: str, full_url: str, options: Dict[str, Any], given: Any
+        self, method: str, full_url: str, options: "Dict[str, Any]", given: Any
     ) -> None:
         """Change what one endpoint wants otherwise than the others.
 
@@ -7393,7 +7404,7 @@ class PDSession(_FastTransport, _Transport):
             attempts.begin_again()
             self._renew_headers(options["headers"])
 
-    def _begin_deadline(self, seconds: Any) -> Optional[_Deadline]:
+    def _begin_deadline(self, seconds: Any) -> "Optional[_Deadline]":
         """The deadline of a call that begins now.
 
         :param seconds: as given with the call
@@ -7405,7 +7416,7 @@ class PDSession(_FastTransport, _Transport):
 
     # What is given with a call must be masked in every function on the way.
 
-    def _mask(self, options: Any) -> Dict[str, Any]:
+    def _mask(self, options: Any) -> "Dict[str, Any]":
         """The same keyword arguments of a request, some of them hidden."""
         given: Dict[str, Any] = options
         if not self._confidential.isdisjoint(given):
@@ -7467,7 +7478,7 @@ class PDSession(_FastTransport, _Transport):
         self,
         method: str,
         full_url: str,
-        options: Dict[str, Any],
+        options: "Dict[str, Any]",
         progress: _Progress,
         unwanted: "Optional[threading.Event]",
     ) -> Any:
@@ -7501,7 +7512,7 @@ class PDSession(_FastTransport, _Transport):
         self,
         sleep: "Callable[[float], None]",
         seconds: float,
-        deadline: Optional[_Deadline],
+        deadline: "Optional[_Deadline]",
     ) -> None:
         if deadline is None:
             sleep(seconds)
@@ -7510,7 +7521,7 @@ class PDSession(_FastTransport, _Transport):
             sleep(seconds)
             deadline.charge(seconds - (left - deadline.left()))
 
-    def _is_idempotent(self, options: Dict[str, Any]) -> bool:
+    def _is_idempotent(self, options: "Dict[str, Any]") -> bool:
         """Is a request the same when sent twice, although it is a write?"""
         return False
 
@@ -7528,7 +7539,7 @@ class PDSession(_FastTransport, _Transport):
                 _forget_connections(adapter)
 
     @property
-    def rate(self) -> Optional[RateLimit]:
+    def rate(self) -> "Optional[RateLimit]":
         """The rate limit as last reported; None before the first report."""
         return self._gate.rate
 
@@ -7569,7 +7580,7 @@ class PDSession(_FastTransport, _Transport):
 
 
 def _check_time_left(
-    deadline: Optional[_Deadline], response: Any, count: int
+    deadline: "Optional[_Deadline]", response: Any, count: int
 ) -> None:
     """Ask for no page after the deadline of an iteration.
 
@@ -7585,7 +7596,7 @@ def _check_time_left(
         )
 
 
-def _key_of_value(record: Mapping[str, Any], wanted: str) -> str:
+def _key_of_value(record: "Mapping[str, Any]", wanted: str) -> str:
     """The first attribute of a record that has a value, case aside."""
     for name, value in record.items():
         if isinstance(value, str) and value.lower() == wanted:
@@ -7611,14 +7622,14 @@ class _Collections(PDSession):
         self,
         url: str,
         params: Any = None,
-        page_size: Optional[int] = None,
-        item_hook: Optional[_ItemHook] = None,
+        page_size: "Optional[int]" = None,
+        item_hook: "Optional[_ItemHook]" = None,
         total: bool = False,
         json: Any = None,
-        prefetch: Optional[int] = None,
-        paginate: Optional[bool] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
+        prefetch: "Optional[int]" = None,
+        paginate: "Optional[bool]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
+    ) -> "Iterator[Any]":
         """Iterate over the records of a collection, page after page.
 
         A page is asked for when its first record is needed. Of a collection
@@ -7669,8 +7680,8 @@ class _Collections(PDSession):
         )
 
     def _page_size_for_cursors(
-        self, page_size: Optional[int], params: Any
-    ) -> Dict[str, Any]:
+        self, page_size: "Optional[int]", params: Any
+    ) -> "Dict[str, Any]":
         """Arguments for iter_cursor, to which a subclass may have given the
         signature of 5.x."""
         parameters = _signature(self.iter_cursor).parameters.values()
@@ -7691,11 +7702,11 @@ class _Collections(PDSession):
         url: str,
         params: Any = None,
         page_size: Any = None,
-        item_hook: Optional[_ItemHook] = None,
-        prefetch: Optional[int] = None,
-        attribute: Optional[str] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
+        item_hook: "Optional[_ItemHook]" = None,
+        prefetch: "Optional[int]" = None,
+        attribute: "Optional[str]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
+    ) -> "Iterator[Any]":
         """Iterate over the records of a collection with cursors.
 
         :param url: path or URL of the collection
@@ -7746,7 +7757,7 @@ class _Collections(PDSession):
 
     def list_all(
         self, url: str, **kwargs: Unpack[_IterationOptions]
-    ) -> List[Any]:
+    ) -> "List[Any]":
         """All records of a collection.
 
         :param url: path or URL of the collection
@@ -7762,7 +7773,7 @@ class _Collections(PDSession):
         path: str,
         by: str = "id",
         **kwargs: Unpack[_IterationOptions],
-    ) -> Dict[Any, Any]:
+    ) -> "Dict[Any, Any]":
         """All records of a collection, by the value of an attribute.
 
         :param path: path or URL of the collection
@@ -7781,9 +7792,9 @@ class _Collections(PDSession):
         query: Any,
         attribute: str = "name",
         params: Any = None,
-        prefetch: Optional[int] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Optional[Any]:
+        prefetch: "Optional[int]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
+    ) -> "Optional[Any]":
         """The first record whose attribute is the query, case aside.
 
         :param resource: path of the collection
@@ -7850,7 +7861,7 @@ class _Collections(PDSession):
                 f"was seen. {shortfall}"
             )
 
-    def _shared_deadline(self, seconds: Any) -> Dict[str, Any]:
+    def _shared_deadline(self, seconds: Any) -> "Dict[str, Any]":
         """The keyword argument for several requests that end together.
 
         Where there is nothing to say it is left out: a method that a
@@ -7882,8 +7893,8 @@ class _Collections(PDSession):
 
     def _page_limit(
         self,
-        pairs: List[Tuple[str, Any]],
-        page_size: Optional[int],
+        pairs: "List[Tuple[str, Any]]",
+        page_size: "Optional[int]",
         operation: _Operation,
     ) -> int:
         """Records to ask for with each page, as the endpoint allows."""
@@ -7902,14 +7913,14 @@ class _Collections(PDSession):
         path: str,
         operation: _Operation,
         params: Any,
-        page_size: Optional[int],
-        item_hook: Optional[_ItemHook],
-        prefetch: Optional[int],
+        page_size: "Optional[int]",
+        item_hook: "Optional[_ItemHook]",
+        prefetch: "Optional[int]",
         total: bool = False,
         json: Any = None,
         only_first: bool = False,
         deadline: Any = _SESSION_DEADLINE,
-    ) -> Iterator[Any]:
+    ) -> "Iterator[Any]":
         """Check what is asked for, and iterate over the records."""
         endpoint, pairs = _split_query(url, params)
         if json is not None and not isinstance(json, abc.Mapping):
@@ -7957,11 +7968,11 @@ class _Collections(PDSession):
         self,
         position: "Optional[_PagePosition]",
         open_source: "Callable[[Dict[str, Any]], _PagesOnDemand]",
-        item_hook: Optional[_ItemHook],
+        item_hook: "Optional[_ItemHook]",
         only_first: bool,
         deadline: Any,
         outcome: _Outcome,
-    ) -> Iterator[Any]:
+    ) -> "Iterator[Any]":
         """The records of all pages, from a position on."""
         count = 0
         if position is not None and position.refusal:
@@ -8022,7 +8033,7 @@ class _Collections(PDSession):
         self,
         url: str,
         wrapper: Any,
-        options: Dict[str, Any],
+        options: "Dict[str, Any]",
         query: Any,
         body: Any,
     ) -> _Page:
@@ -8039,16 +8050,16 @@ class _Collections(PDSession):
 # ---------------------------------------------------------------------------
 
 
-#: An item, the record that it became, and the exception of its batch.
-_Update = Tuple[Any, Any, Optional[Exception]]
+# An item, the record that it became, and the exception of its batch.
+_Update: "TypeAlias" = "Tuple[Any, Any, Optional[Exception]]"
 
 
-def _id_of_item(item: Any) -> Optional[str]:
+def _id_of_item(item: Any) -> "Optional[str]":
     name = item.get("id") if isinstance(item, abc.Mapping) else None
     return str(name) if name else None
 
 
-def _batches(items: Iterator[Any], size: int) -> "Iterator[List[Any]]":
+def _batches(items: "Iterator[Any]", size: int) -> "Iterator[List[Any]]":
     """The items in their order, as many at a time as a request may have.
 
     No batch has an id twice: what becomes of such a record is not documented.
@@ -8071,7 +8082,7 @@ def _batches(items: Iterator[Any], size: int) -> "Iterator[List[Any]]":
 
 
 def _update_batch(
-    put: "Callable[[List[Any]], Tuple[Any, Any]]", batch: List[Any]
+    put: "Callable[[List[Any]], Tuple[Any, Any]]", batch: "List[Any]"
 ) -> "Iterator[_Update]":
     """Send a batch; in halves, if the API finds it too large."""
     if _id_of_item(batch[0]) is None:
@@ -8145,7 +8156,7 @@ class APISession(_Collections):
     :raises AttributeError: the ``auth_type`` is none of the above
     """
 
-    permitted_methods: Sequence[str] = (
+    permitted_methods: "Sequence[str]" = (
         "GET",
         "POST",
         "PUT",
@@ -8155,15 +8166,15 @@ class APISession(_Collections):
     url = "https://api.pagerduty.com"
 
     #: E-mail address that is sent as ``From``, or None.
-    default_from: Optional[str] = None
+    default_from: "Optional[str]" = None
     #: True gives a new incident an ``incident_key``, unless it has one or is
     #: given as text. If the API's answer is lost, it is asked again, and the
     #: incident that exists is returned.
     client_incident_keys: bool = False
     #: Requests made, by ``METHOD path``.
-    api_call_counts: Dict[str, int]
+    api_call_counts: "Dict[str, int]"
     #: Seconds spent waiting for answers, by ``METHOD path``.
-    api_time: Dict[str, float]
+    api_time: "Dict[str, float]"
 
     __attrs__ = PDSession.__attrs__ + [
         "_api_key_access",
@@ -8184,19 +8195,19 @@ class APISession(_Collections):
     }
 
     _auth_type: _AuthType = "token"
-    _api_key_access: Optional[str] = None
-    _subdomain: Optional[str] = None
+    _api_key_access: "Optional[str]" = None
+    _subdomain: "Optional[str]" = None
 
     def __init__(
         self,
-        api_key: Union[str, "_Credential"],
-        default_from: Optional[str] = None,
+        api_key: "Union[str, _Credential]",
+        default_from: "Optional[str]" = None,
         auth_type: _AuthType = "token",
         debug: bool = False,
-        name: Optional[str] = None,
-        default_sender: Optional[str] = None,
+        name: "Optional[str]" = None,
+        default_sender: "Optional[str]" = None,
         url: Any = None,
-        region: Optional[_Region] = None,
+        region: _AnyRegion = None,
     ) -> None:
         api_key = _masked(api_key)
         self.api_call_counts = {}
@@ -8236,14 +8247,14 @@ class APISession(_Collections):
             self._update_headers()
 
     @property
-    def auth_header(self) -> Dict[str, str]:
+    def auth_header(self) -> "Dict[str, str]":
         """The header ``Authorization``."""
         scheme = "Token token=" if self._auth_type == "token" else "Bearer "
         key = self._api_key if self._credential is None else self.api_key
         return {"Authorization": _Secret(scheme + key)}
 
     @classmethod
-    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> "Dict[str, Any]":
         sender = environ.get("PAGERDUTY_FROM") or None
         return dict(
             super()._arguments_from(environ),
@@ -8256,12 +8267,12 @@ class APISession(_Collections):
         return self.trunc_key
 
     @property
-    def default_sender(self) -> Optional[str]:
+    def default_sender(self) -> "Optional[str]":
         """The same as :attr:`default_from`."""
         return self.default_from
 
     @default_sender.setter
-    def default_sender(self, address: Optional[str]) -> None:
+    def default_sender(self, address: "Optional[str]") -> None:
         self.default_from = address
 
     @property
@@ -8319,7 +8330,7 @@ class APISession(_Collections):
             self._subdomain = subdomain
         return subdomain
 
-    def _own_headers(self) -> Dict[str, Any]:
+    def _own_headers(self) -> "Dict[str, Any]":
         headers: Dict[str, Any] = {}
         for name, value in self.auth_header.items():
             headers[name] = _Secret(value)
@@ -8328,7 +8339,7 @@ class APISession(_Collections):
         return headers
 
     def _fit_to_endpoint(
-        self, method: str, full_url: str, options: Dict[str, Any], given: Any
+        self, method: str, full_url: str, options: "Dict[str, Any]", given: Any
     ) -> None:
         path = _known_path(self.url, full_url)
         operation = _operation_of_table(f"{method} {path}")
@@ -8358,7 +8369,7 @@ class APISession(_Collections):
         "5.0.0", "Counters are kept by method and canonical path instead."
     )
     def profiler_key(
-        self, method: str, path: str, suffix: Optional[str] = None
+        self, method: str, path: str, suffix: "Optional[str]" = None
     ) -> str:
         """Key under which version 4 counted the requests to an endpoint.
 
@@ -8430,7 +8441,9 @@ class APISession(_Collections):
     @resource_url
     @auto_json
     def jget(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """GET; return the decoded body. See :meth:`rget` for the rest."""
         return self.get(cast(str, url), **kwargs)
@@ -8438,7 +8451,9 @@ class APISession(_Collections):
     @resource_url
     @auto_json
     def jpost(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """POST; return the decoded body. See :meth:`rget` for the rest."""
         return self.post(cast(str, url), **kwargs)
@@ -8446,7 +8461,9 @@ class APISession(_Collections):
     @resource_url
     @auto_json
     def jput(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """PUT; return the decoded body. See :meth:`rget` for the rest."""
         return self.put(cast(str, url), **kwargs)
@@ -8454,7 +8471,9 @@ class APISession(_Collections):
     @resource_url
     @auto_json
     def jpatch(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """PATCH; return the decoded body. See :meth:`rget` for the rest."""
         return self.patch(cast(str, url), **kwargs)
@@ -8462,7 +8481,9 @@ class APISession(_Collections):
     @resource_url
     @wrapped_entities
     def rget(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """GET; return the entity, or one page of a collection, unwrapped.
 
@@ -8476,7 +8497,9 @@ class APISession(_Collections):
     @resource_url
     @wrapped_entities
     def rpost(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """POST an entity. See :meth:`rput`."""
         return self.post(cast(str, url), **kwargs)
@@ -8484,7 +8507,9 @@ class APISession(_Collections):
     @resource_url
     @wrapped_entities
     def rput(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """PUT an entity, or a list of them where the API updates many.
 
@@ -8500,7 +8525,9 @@ class APISession(_Collections):
     @resource_url
     @wrapped_entities
     def rpatch(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Any:
         """PATCH an entity. See :meth:`rput`."""
         return self.patch(cast(str, url), **kwargs)
@@ -8508,7 +8535,9 @@ class APISession(_Collections):
     @resource_url
     @requires_success
     def rdelete(
-        self, url: Union[str, Mapping[str, Any]], **kwargs: Unpack[_Options]
+        self,
+        url: "Union[str, Mapping[str, Any]]",
+        **kwargs: Unpack[_Options],
     ) -> Response:
         """DELETE a resource.
 
@@ -8523,8 +8552,8 @@ class APISession(_Collections):
 
     @_explains_unknown_arguments
     def update_all(
-        self, url: str, items: Iterable[Any], batch_size: int = 250
-    ) -> Iterator[_Update]:
+        self, url: str, items: "Iterable[Any]", batch_size: int = 250
+    ) -> "Iterator[_Update]":
         """Update any number of records, many with each request.
 
         It is for the endpoints that take a list: ``incidents``,
@@ -8554,7 +8583,7 @@ class APISession(_Collections):
         return chain.from_iterable(map(partial(_update_batch, put), batches))
 
     def _put_list(
-        self, url: str, operation: _Operation, batch: List[Any]
+        self, url: str, operation: _Operation, batch: "List[Any]"
     ) -> "Tuple[Response, List[Any]]":
         body = {operation.request: batch} if operation.request else batch
         response = self.put(url, json=body)
@@ -8569,9 +8598,9 @@ class APISession(_Collections):
         self,
         resource: str,
         attr: str,
-        values: Mapping[str, Any],
+        values: "Mapping[str, Any]",
         update: bool = False,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
     ) -> Any:
         """Create a resource unless there is one with the same attribute.
 
@@ -8613,7 +8642,7 @@ class APISession(_Collections):
 _MAX_DEPTH = 100
 
 
-def _jsonable(event: Dict[str, Any]) -> Dict[str, Any]:
+def _jsonable(event: "Dict[str, Any]") -> "Dict[str, Any]":
     """An event that JSON can say; values that it cannot become texts.
 
     An alert must not be lost for a value that nobody can send.
@@ -8681,7 +8710,7 @@ def _as_text(value: Any) -> str:
 
 
 def _fit_event(
-    event: Dict[str, Any],
+    event: "Dict[str, Any]",
 ) -> "Tuple[Dict[str, Any], List[str]]":
     """Make an event fit the limits of the API.
 
@@ -8720,7 +8749,7 @@ def _fit_event(
     return event, cuts
 
 
-def _without_extras(event: Dict[str, Any]) -> Dict[str, Any]:
+def _without_extras(event: "Dict[str, Any]") -> "Dict[str, Any]":
     """What is left of an event that is too large but for its details.
 
     :raises PDInputError: that does not fit either
@@ -8748,7 +8777,7 @@ def _size(value: Any) -> int:
     return len(json.dumps(value))
 
 
-def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
+def _shorten_details(details: "Mapping[str, Any]", room: int) -> Any:
     """Cut the largest texts in the details so that all fit into the room."""
     try:
         shortened = _level_texts(details, room)
@@ -8762,7 +8791,7 @@ def _shorten_details(details: Mapping[str, Any], room: int) -> Any:
     return {"custom_details": cut}
 
 
-def _level_texts(details: Mapping[str, Any], room: int) -> Any:
+def _level_texts(details: "Mapping[str, Any]", room: int) -> Any:
     """Cut as many of the largest texts as it takes; None: that is no help."""
     sizes = sorted(_text_sizes(details), reverse=True)
     excess = _size(details) - room
@@ -8829,7 +8858,7 @@ def _character_end(text: str, end: int) -> int:
     return end or start
 
 
-def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
+def _checked_dict(name: str, value: Any) -> "Dict[str, Any]":
     if value is None:
         return {}
     if not isinstance(value, abc.Mapping):
@@ -8840,8 +8869,8 @@ def _checked_dict(name: str, value: Any) -> Dict[str, Any]:
 
 
 def _trigger_payload(
-    content: Dict[str, Any], payload: Any, custom_details: Any
-) -> Dict[str, Any]:
+    content: "Dict[str, Any]", payload: Any, custom_details: Any
+) -> "Dict[str, Any]":
     """The payload of a trigger, from its arguments and what wins over them."""
     content.update(_checked_dict("payload", payload))
     _check_required(content)
@@ -8854,7 +8883,7 @@ def _trigger_payload(
     return content
 
 
-def _check_required(payload: Dict[str, Any]) -> None:
+def _check_required(payload: "Dict[str, Any]") -> None:
     """See that a payload has what the API refuses to do without."""
     for name in ("summary", "source"):
         value = payload.get(name)
@@ -8872,7 +8901,7 @@ def _check_required(payload: Dict[str, Any]) -> None:
 
 
 def _without_empty_links(
-    event: Dict[str, Any],
+    event: "Dict[str, Any]",
 ) -> "Tuple[Dict[str, Any], List[str]]":
     """An event without the images and links that the API would refuse.
 
@@ -8893,7 +8922,7 @@ def _without_empty_links(
     return event, problems
 
 
-def _check_payload(event: Mapping[str, Any]) -> None:
+def _check_payload(event: "Mapping[str, Any]") -> None:
     payload = _checked_dict("payload", event.get("payload"))
     _checked_dict("custom_details", payload.get("custom_details"))
 
@@ -8912,7 +8941,7 @@ def _checked_dedup_key(dedup_key: Any) -> str:
     return dedup_key
 
 
-def _complete_event(event: Dict[str, Any]) -> Dict[str, Any]:
+def _complete_event(event: "Dict[str, Any]") -> "Dict[str, Any]":
     """The event, with what must not change while it waits: its time.
 
     :raises PDInputError: it lacks what the API refuses to do without
@@ -8952,7 +8981,7 @@ def _alert_key(response: Any) -> str:
     raise _schema_error(response, "a str at 'dedup_key'", got)
 
 
-def _answer_object(response: Any) -> Dict[str, Any]:
+def _answer_object(response: Any) -> "Dict[str, Any]":
     """The API's answer to a change event.
 
     :raises PDServerError: it is no object
@@ -8981,7 +9010,7 @@ class _EventsSession(PDSession):
     six times.
     """
 
-    permitted_methods: Sequence[str] = ("POST",)
+    permitted_methods: "Sequence[str]" = ("POST",)
     url = "https://events.pagerduty.com"
 
     _key_variable = "PAGERDUTY_ROUTING_KEY"
@@ -8991,7 +9020,7 @@ class _EventsSession(PDSession):
         "eu": "https://events.eu.pagerduty.com",
     }
 
-    retry: Dict[int, int] = {500: 2, 502: 4, 503: 6, 504: 6}
+    retry: "Dict[int, int]" = {500: 2, 502: 4, 503: 6, 504: 6}
 
     #: True: an event that is too large for the API is a
     #: :class:`PDInputError`. False: it is shortened, with a warning.
@@ -9004,11 +9033,11 @@ class _EventsSession(PDSession):
 
     def __init__(
         self,
-        api_key: Union[str, "_Credential"],
+        api_key: "Union[str, _Credential]",
         debug: bool = False,
-        name: Optional[str] = None,
+        name: "Optional[str]" = None,
         url: Any = None,
-        region: Optional[_Region] = None,
+        region: _AnyRegion = None,
         outbox: Any = None,
     ) -> None:
         api_key = _masked(api_key)
@@ -9016,7 +9045,7 @@ class _EventsSession(PDSession):
         self.outbox = outbox
 
     @classmethod
-    def _arguments_from(cls, environ: "Mapping[str, str]") -> Dict[str, Any]:
+    def _arguments_from(cls, environ: "Mapping[str, str]") -> "Dict[str, Any]":
         outbox = environ.get("PAGERDUTY_OUTBOX") or None
         return dict(
             super()._arguments_from(environ), **_without_none(outbox=outbox)
@@ -9039,15 +9068,17 @@ class _EventsSession(PDSession):
         self._outbox = outbox
 
     def _request_options(
-        self, method: str, full_url: str, options: Dict[str, Any]
-    ) -> Dict[str, Any]:
+        self, method: str, full_url: str, options: "Dict[str, Any]"
+    ) -> "Dict[str, Any]":
         options = super()._request_options(method, full_url, options)
         if isinstance(options.get("json"), abc.Mapping):
             key = _Secret(self.api_key)
             options["json"] = dict(options["json"], routing_key=key)
         return options
 
-    def _submit(self, path: str, event: Dict[str, Any], deadline: Any) -> Any:
+    def _submit(
+        self, path: str, event: "Dict[str, Any]", deadline: Any
+    ) -> Any:
         """Send an event, shortened if need be; return the response.
 
         With an outbox it is None once the event is safe there.
@@ -9065,7 +9096,7 @@ class _EventsSession(PDSession):
         return self._outbox.put(self, path, event, deadline)
 
     def _deliver(
-        self, path: str, event: Dict[str, Any], **options: Any
+        self, path: str, event: "Dict[str, Any]", **options: Any
     ) -> Any:
         """Send an event that fits; return the response."""
         response = successful_response(
@@ -9080,7 +9111,7 @@ class _EventsSession(PDSession):
             )
         return response
 
-    def _fitted(self, event: Dict[str, Any]) -> Dict[str, Any]:
+    def _fitted(self, event: "Dict[str, Any]") -> "Dict[str, Any]":
         """The event as the API takes it: shortened if need be.
 
         :raises PDInputError: it is too large, and may not or cannot be
@@ -9231,19 +9262,19 @@ class EventsAPISession(_EventsSession):
         self,
         summary: str,
         source: str,
-        dedup_key: Optional[str] = None,
+        dedup_key: "Optional[str]" = None,
         severity: _Severity = "critical",
-        payload: Optional[Mapping[str, Any]] = None,
-        custom_details: Optional[Mapping[str, Any]] = None,
-        images: Optional[Sequence[Mapping[str, Any]]] = None,
-        links: Optional[Sequence[Mapping[str, Any]]] = None,
-        component: Optional[str] = None,
-        group: Optional[str] = None,
-        class_: Optional[str] = None,
-        client: Optional[str] = None,
-        client_url: Optional[str] = None,
-        timestamp: Union[None, str, datetime] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        payload: "Optional[Mapping[str, Any]]" = None,
+        custom_details: "Optional[Mapping[str, Any]]" = None,
+        images: "Optional[Sequence[Mapping[str, Any]]]" = None,
+        links: "Optional[Sequence[Mapping[str, Any]]]" = None,
+        component: "Optional[str]" = None,
+        group: "Optional[str]" = None,
+        class_: "Optional[str]" = None,
+        client: "Optional[str]" = None,
+        client_url: "Optional[str]" = None,
+        timestamp: "Union[None, str, datetime]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
     ) -> str:
         """Trigger an alert, or add to the one with the same dedup_key.
 
@@ -9292,7 +9323,7 @@ class EventsAPISession(_EventsSession):
     def acknowledge(
         self,
         dedup_key: str,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
     ) -> str:
         """Acknowledge an alert.
 
@@ -9310,7 +9341,7 @@ class EventsAPISession(_EventsSession):
     def resolve(
         self,
         dedup_key: str,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
     ) -> str:
         """Resolve an alert.
 
@@ -9328,9 +9359,9 @@ class EventsAPISession(_EventsSession):
     def send_event(
         self,
         action: str,
-        dedup_key: Optional[str] = None,
+        dedup_key: "Optional[str]" = None,
         *,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
         **properties: Any,
     ) -> str:
         """Send an event of any kind.
@@ -9372,7 +9403,7 @@ class EventsAPISession(_EventsSession):
             return str(event["dedup_key"])
         return _alert_key(response)
 
-    def _is_idempotent(self, options: Dict[str, Any]) -> bool:
+    def _is_idempotent(self, options: "Dict[str, Any]") -> bool:
         # Events with the same dedup_key are about the same alert.
         event = options.get("json")
         return isinstance(event, abc.Mapping) and bool(event.get("dedup_key"))
@@ -9381,7 +9412,7 @@ class EventsAPISession(_EventsSession):
         self,
         summary: str,
         source: str,
-        dedup_key: Optional[str] = None,
+        dedup_key: "Optional[str]" = None,
         resolve: bool = True,
         **event: Unpack[_EventOptions],
     ) -> _Guard:
@@ -9427,12 +9458,12 @@ class ChangeEventsAPISession(_EventsSession):
     def submit(
         self,
         summary: str,
-        source: Optional[str] = None,
-        custom_details: Optional[Mapping[str, Any]] = None,
-        links: Optional[Sequence[Mapping[str, Any]]] = None,
-        timestamp: Union[None, str, datetime] = None,
-        deadline: Optional[float] = _SESSION_DEADLINE,
-    ) -> Optional[str]:
+        source: "Optional[str]" = None,
+        custom_details: "Optional[Mapping[str, Any]]" = None,
+        links: "Optional[Sequence[Mapping[str, Any]]]" = None,
+        timestamp: "Union[None, str, datetime]" = None,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
+    ) -> "Optional[str]":
         """Submit a change event.
 
         :param summary: what has changed
@@ -9463,9 +9494,9 @@ class ChangeEventsAPISession(_EventsSession):
     def send_change_event(
         self,
         *,
-        deadline: Optional[float] = _SESSION_DEADLINE,
+        deadline: "Optional[float]" = _SESSION_DEADLINE,
         **properties: Any,
-    ) -> Optional[str]:
+    ) -> "Optional[str]":
         """Send a change event of any content.
 
         :param deadline: seconds in which the call ends, whatever happens, in
@@ -9522,7 +9553,7 @@ def object_type(r_name: str) -> str:
 @_deprecated("5.0.0", "Use `canonical_path` instead.")
 def tokenize_url_path(
     url: str, baseurl: str = "https://api.pagerduty.com"
-) -> Tuple[str, ...]:
+) -> "Tuple[str, ...]":
     """Classify a URL: ``("users", "{id}")`` for one user.
 
     :param url: path or full URL

@@ -140,6 +140,48 @@ def test_a_reader_meets_no_name_long_before_its_definition():
     assert early == set()
 
 
+def annotations_that_an_import_evaluates(node):
+    """Those of functions, classes and the module; what they compute is kept.
+
+    Not of a NamedTuple, which needs them.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            arguments = child.args
+            for one in [
+                *(arguments.args + arguments.kwonlyargs),
+                *(arguments.vararg, arguments.kwarg),
+            ]:
+                if one is not None and one.annotation is not None:
+                    yield one.annotation
+            if child.returns is not None:
+                yield child.returns
+        elif isinstance(child, ast.If):
+            if getattr(child.test, "id", "") != "TYPE_CHECKING":
+                yield from annotations_that_an_import_evaluates(child)
+        elif isinstance(child, ast.AnnAssign):
+            yield child.annotation
+        elif "NamedTuple" not in [
+            getattr(base, "id", "") for base in getattr(child, "bases", ())
+        ]:
+            yield from annotations_that_an_import_evaluates(child)
+
+
+@pytest.mark.once
+def test_an_import_composes_no_types_for_annotations():
+    # Together they took a seventh of it.
+    found = list(annotations_that_an_import_evaluates(TREE))
+    assert len(found) > 1000
+    composed = [
+        each
+        for each in found
+        if isinstance(each, ast.Subscript)
+        # It stands for Any in all but type checkers.
+        and getattr(each.value, "id", "") != "Unpack"
+    ]
+    assert [each.lineno for each in composed] == []
+
+
 def test_all_names_what_is_public_and_nothing_else():
     imported = {"HTTPError", "PoolError", "RequestException", "time"}
     public = {name for name in definitions() if not name.startswith("_")}

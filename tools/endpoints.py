@@ -1017,7 +1017,7 @@ def row_lines(path: str, row: str) -> List[str]:
 
 def table_text(table: Table) -> str:
     """Return the table as Python source, as ``pdpyras.py`` holds it."""
-    lines = ["_ENDPOINTS: Dict[str, str] = {"]
+    lines = ['_ENDPOINTS: "Dict[str, str]" = {']
     for path, row in table.items():
         lines += row_lines(path, row)
     return "\n".join(lines + ["}", ""])
@@ -1025,7 +1025,7 @@ def table_text(table: Table) -> str:
 
 def list_params_text(names: List[str]) -> str:
     """Return the names as Python source, as ``pdpyras.py`` holds them."""
-    lines = ["_LIST_PARAMS: FrozenSet[str] = frozenset(("]
+    lines = ['_LIST_PARAMS: "FrozenSet[str]" = frozenset((']
     lines += [f'    "{name}",' for name in names]
     return "\n".join(lines + ["))", ""])
 

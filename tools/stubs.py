@@ -334,7 +334,8 @@ def variable(statement: Statement, indent: str) -> Iterator[str]:
     """A variable; of its value no more than checkers or readers need."""
     equals = statement.find("=")
     text = statement.text()
-    if statement[1] == ":" and equals < len(statement.tokens):
+    is_alias = statement[2] == '"TypeAlias"'
+    if statement[1] == ":" and equals < len(statement.tokens) and not is_alias:
         value = statement.text(equals + 1)
         text = statement.text(0, equals)
         if indent:  # A named tuple is told what has a default.

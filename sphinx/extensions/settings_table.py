@@ -106,10 +106,17 @@ def _annotation(cls: type, name: str) -> Any:
     for base in cls.__mro__:
         value = vars(base).get(name)
         if isinstance(value, property):
-            return inspect.signature(value.fget).return_annotation
+            return _resolved(inspect.signature(value.fget).return_annotation)
         if name in base.__dict__.get("__annotations__", {}):
-            return base.__annotations__[name]
+            return _resolved(base.__annotations__[name])
     raise ExtensionError(f"What is the type of {name}?")
+
+
+def _resolved(annotation: Any) -> Any:
+    # typing.get_type_hints fails on annotations of requests.Session.
+    if isinstance(annotation, str):
+        return eval(annotation, vars(pdpyras))
+    return annotation
 
 
 def spelled(annotation: Any) -> str:
