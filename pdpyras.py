@@ -610,7 +610,9 @@ def _error_details(response: Any) -> "Tuple[Optional[int], List[str]]":
 def _details_of(body: Any) -> "Tuple[Optional[int], List[str]]":
     if not isinstance(body, dict):
         return None, []
-    error = body.get("error", body)
+    error = body.get("error")
+    if error is None:
+        error = body
     if not isinstance(error, dict):
         # A few endpoints put the details beside a plain ``error`` text.
         error = {**body, "message": error}
@@ -664,6 +666,11 @@ class PDClientError(Exception):
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         return type(self), (self.msg, self.response), dict(self.__dict__)
+
+    def _add(self, sentence: str) -> None:
+        """Say more, of what only those know who asked."""
+        self.msg = f"{self.msg} {sentence}"
+        self.args = (self.msg, *self.args[1:])
 
     def __str__(self) -> str:
         return _one_paragraph(self.msg)
@@ -2049,13 +2056,15 @@ def _as_pairs(params: Any) -> "List[Tuple[str, Any]]":
     if params is None:
         return []
     items = params.items() if isinstance(params, abc.Mapping) else params
-    try:
-        return [(name, value) for name, value in items]
-    except (TypeError, ValueError):
-        raise ValueError(
-            "params must be a dict, or pairs (name, value); it is "
-            f"{truncate_text(repr(params))}."
-        ) from None
+    with contextlib.suppress(TypeError, ValueError):
+        items = list(items)
+        # A text of two characters would pass for a pair.
+        if not any(isinstance(item, (str, bytes)) for item in items):
+            return [(name, value) for name, value in items]
+    raise ValueError(
+        "params must be a dict, or pairs (name, value); it is "
+        f"{truncate_text(repr(params))}."
+    )
 
 
 def _as_params(pairs: "List[Tuple[str, Any]]") -> Any:
@@ -2851,6 +2860,29 @@ def _limit_socket(sock: Any, timeout: Any, deadline: _Deadline) -> None:
     sock.settimeout(left if timeout is None else min(timeout, left))
 
 
+def _parts_of_timeout(timeout: Any) -> "Tuple[Any, Any, Optional[float]]":
+    """Seconds for connecting, for waiting, and for both together, or None.
+
+    :param timeout: a pair, or urllib3's Timeout
+    :raises ValueError: it is not a pair, but a longer or shorter one
+    """
+    if isinstance(timeout, tuple):
+        if len(timeout) != 2:
+            raise ValueError(
+                "timeout must be a number of seconds, a pair (connect, read),"
+                f" or None, not {timeout!r}."
+            )
+        return (*timeout, None)
+    timeout = timeout.clone()
+    timeout.start_connect()  # Only then can both be asked for.
+    default = socket.getdefaulttimeout()  # An object stands for it.
+    connect, read = (
+        part if part is None or isinstance(part, (int, float)) else default
+        for part in (timeout.connect_timeout, timeout.read_timeout)
+    )
+    return connect, read, timeout.total
+
+
 def _addresses(host: str, port: Any) -> "List[str]":
     """The addresses of a host, or itself where they are not to be had."""
     try:
@@ -2895,22 +2927,50 @@ def _keyed_incident(body: Any) -> "Tuple[Any, Optional[str]]":
     return dict(body, incident=dict(incident, incident_key=key)), key
 
 
+# What was given for the creation, and holds for looking at it, too.
+_TAKEN_OVER = ("timeout", "auth", "cookies", "proxies", "verify", "cert")
+
+
 def _answer_or_incident(
-    session: Any, response: Any, key: str, deadline: "Optional[_Deadline]"
+    session: Any,
+    response: Any,
+    key: str,
+    deadline: "Optional[_Deadline]",
+    creation: "Dict[str, Any]",
 ) -> Response:
     """The last answer; or the incident that exists, if it is why that refuses.
 
     It was created by an earlier attempt of these.
+
+    :param creation: keyword arguments of the request that creates it
+    :raises PDClientError: whether it exists, or what it is, cannot be read
     """
-    if response.status_code == 400:
-        options = {} if deadline is None else {"deadline": deadline}
-        query = {"incident_key": key, "date_range": "all"}
+    if response.status_code != 400:
+        return cast(Response, response)
+    options = {n: creation[n] for n in _TAKEN_OVER if n in creation}
+    options["headers"] = _headers_to_look(creation["headers"])
+    options.update({} if deadline is None else {"deadline": deadline})
+    query = {"incident_key": key, "date_range": "all"}
+    known = f"It may have been created, with the incident_key {key}."
+    try:
         found = session.get("/incidents", params=query, **options)
         for incident in unwrap(found, "incidents") if found.ok else ():
             if incident.get("incident_key") == key:
+                known = f"The incident was created: it is {incident['id']}."
                 place = f"/incidents/{incident['id']}"
                 return cast(Response, session.get(place, **options))
+    except PDClientError as error:
+        error._add(known)
+        raise
     return cast(Response, response)
+
+
+def _headers_to_look(headers: Any) -> "Dict[str, Any]":
+    """Headers of a POST that hold for a GET, too."""
+    needless = {"content-type", "content-length"}
+    if headers.has_own_token:
+        needless.add("authorization")  # The session has a current one.
+    return {k: v for k, v in headers.items() if k.lower() not in needless}
 
 
 # ---------------------------------------------------------------------------
@@ -3175,6 +3235,7 @@ class _Attempts:
         self._method = method
         self._endpoint = f"{method} {url}"
         self._timeout = options.get("timeout")
+        self._options = options
         self._body = _Body(options)
         self._handled = sys.exc_info()[1]
         self._pause = float(session.sleep_timer)
@@ -3321,7 +3382,7 @@ class _Attempts:
         if key is None or not self.is_repeated:
             return cast(Response, response)
         return _answer_or_incident(
-            self._session, response, key, self._deadline
+            self._session, response, key, self._deadline, self._options
         )
 
     def _renews_credential(self) -> bool:
@@ -4178,8 +4239,13 @@ class _Workers:
             thread = threading.Thread(
                 target=_work, args=(self._tasks,), daemon=True
             )
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # There can be no more threads.
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
         return task
 
     def close(self) -> None:
@@ -4290,7 +4356,8 @@ class _PagesAhead(_PagesOnDemand):
 
     def _first_page(self, position: _OffsetPosition) -> _Page:
         names = [name for name, _ in position.params]
-        is_told = position.tells_total or "total" in names
+        is_only_one = isinstance(position, _UnpagedPosition)
+        is_told = position.tells_total or "total" in names or is_only_one
         if is_told:
             page = super().page(position)
         else:
@@ -4373,6 +4440,11 @@ _SECOND = 1000000
 _MILLISECOND = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+# Between these there is room for what is added to a time.
+_EARLIEST, _LATEST = (
+    (datetime(year, 1, 1, tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
+    for year in (2, 9999)
+)
 
 # Of a shift that has no beginning.
 _ALWAYS = -(10**18)
@@ -5365,6 +5437,9 @@ def _history_period(since: Any, until: Any) -> "Tuple[Optional[int], int]":
     begin = None if since is None else _instant_of("since", since)
     now = datetime.now(timezone.utc)
     end = _instant_of("until", now if until is None else until)
+    for name, instant in (("since", begin), ("until", end)):
+        if instant is not None and not _EARLIEST <= instant < _LATEST:
+            raise ValueError(f"{name} must be in the years 2 to 9998.")
     if begin is not None and begin > end:
         raise ValueError("since must not be later than until.")
     return begin, end
@@ -5512,7 +5587,11 @@ class _HistoryMethods:
             self, asked, page_size, prefetch, deadline
         )
         if resume is not None:
+            is_window = isinstance(url, HistoryWindow)
+            asked_period = place.since, place.until
             place.resume(resume, until is not None)
+            if is_window and asked_period != (place.since, place.until):
+                raise ValueError("resume is a position in another window.")
         records = _history_records(self, reader, place, item_hook)
         return HistoryIterator(records, place)
 
@@ -5612,9 +5691,11 @@ class _AttemptTimeout(Timeout):
 
     progress: _Progress
     limits: "Tuple[Any, Any]"
+    #: What connecting and waiting may take together; None: as the limits say.
+    both: "Optional[float]" = None
 
     def clone(self) -> "_AttemptTimeout":
-        return _attempt_timeout(self.limits, self.progress)
+        return copy(self)
 
     def _limit(self, seconds: Any) -> _Seconds:
         limit = _Seconds(_MAX_SOCKET_TIMEOUT if seconds is None else seconds)
@@ -5627,23 +5708,24 @@ class _AttemptTimeout(Timeout):
 
     @property
     def read_timeout(self) -> Any:
-        return self._limit(self.limits[1])
+        limit = self.limits[1]
+        if self.both is not None:
+            left = max(self.both - self.get_connect_duration(), 0)
+            limit = left if limit is None else min(limit, left)
+        return self._limit(limit)
 
 
 def _attempt_timeout(limits: Any, progress: _Progress) -> _AttemptTimeout:
-    """A timeout as requests makes it of a number, a pair, or None.
+    """A timeout as requests makes it of a number, a pair, None, or its like.
 
     :raises ValueError: it is none of these
     """
-    if not isinstance(limits, tuple):
-        limits = (limits, limits)
-    if len(limits) != 2:
-        raise ValueError(
-            f"timeout must be a number of seconds, a pair (connect, read), "
-            f"or None, not {limits!r}."
-        )
-    timeout = _AttemptTimeout(*limits)
-    timeout.progress, timeout.limits = progress, limits
+    connect, read, both = limits, limits, None
+    if isinstance(limits, (tuple, Timeout)):
+        connect, read, both = _parts_of_timeout(limits)
+    timeout = _AttemptTimeout(connect, read)
+    timeout.progress, timeout.limits = progress, (connect, read)
+    timeout.both = both
     return timeout
 
 
@@ -6014,8 +6096,7 @@ class _Adapter(HTTPAdapter):
         if progress is None:  # It was prepared by hand.
             return super().send(request, **options)
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
-        if not isinstance(timeout, Timeout):
-            options["timeout"] = _attempt_timeout(timeout, progress)
+        options["timeout"] = _attempt_timeout(timeout, progress)
         self._limit_chunked(request, proxies, options["timeout"])
         handled = sys.exc_info()[1]
         try:
@@ -7135,7 +7216,8 @@ class PDSession(_FastTransport, _Transport):
         return last_4(self._api_key)
 
     def _key_secrets(self) -> "Collection[str]":
-        return _hideable([self.api_key])
+        # Not api_key, which would ask a credential for another one.
+        return _hideable([str(self._api_key)])
 
     # -- Logging ------------------------------------------------------------
 
@@ -7163,12 +7245,13 @@ class PDSession(_FastTransport, _Transport):
     def print_debug(self, on: bool) -> None:
         if on and not self.print_debug:
             self._debugHandler = logging.StreamHandler()
+            self._level_before = self.log.level
             self.log.addHandler(self._debugHandler)
             self.log.setLevel(logging.DEBUG)
         elif not on and self.print_debug:
             self.log.removeHandler(self._debugHandler)
             del self._debugHandler
-            self.log.setLevel(logging.NOTSET)
+            self.log.setLevel(self._level_before)
 
     #: The name that ``print_debug`` had in version 4.6.
     debug = print_debug
@@ -7659,7 +7742,8 @@ class _Collections(PDSession):
             deprecated_kwarg("paginate", "For one page, use rget instead.")
         url = _url_of(url)
         path = self.canonical_path(url)
-        if path in CURSOR_BASED_PAGINATION_PATHS and paginate is not False:
+        has_cursors = path in CURSOR_BASED_PAGINATION_PATHS
+        if has_cursors and json is None and paginate is not False:
             options = _without_none(prefetch=prefetch)
             options.update(_passed_on(deadline))
             options.update(self._page_size_for_cursors(page_size, params))
@@ -9074,6 +9158,8 @@ class _EventsSession(PDSession):
         if isinstance(options.get("json"), abc.Mapping):
             key = _Secret(self.api_key)
             options["json"] = dict(options["json"], routing_key=key)
+        # The credential is in the body, and no other one is put in there.
+        options["headers"].has_own_token = False
         return options
 
     def _submit(
@@ -9206,7 +9292,7 @@ class _Guard:
 
     def _shown(self, text: str) -> str:
         """A text without the key of the session."""
-        return text.replace(self._events.api_key, self._events.trunc_key)
+        return _hide(text, _hideable([self._events.api_key]))
 
     def __call__(self, function: "Callable[..., Any]") -> "Callable[..., Any]":
         """Decorate a function, or a generator function."""
@@ -9386,6 +9472,12 @@ class EventsAPISession(_EventsSession):
                 f"{action!r}."
             )
         properties = _masked_json(properties)
+        if properties.get("routing_key", self.api_key) != self.api_key:
+            _warn(
+                self.log,
+                "The routing_key given with the event is not used, but the "
+                f"session's, {self.trunc_key}. Make a session for each key.",
+            )
         event = dict(properties, event_action=action)
         makes_key = self.client_dedup_keys or self.outbox is not None
         is_missing = dedup_key is None or dedup_key == ""

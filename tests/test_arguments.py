@@ -144,3 +144,14 @@ def test_a_subclass_may_have_more_arguments(server: wire.Server) -> None:
             json={"users": [{"id": "P1"}], "more": False}
         )
         assert session.list_all("users", label="mine") == [{"id": "P1"}]
+
+
+@pytest.mark.parametrize(
+    "params", [["ab", "cd"], [b"ab"], {"ab"}, [("a", 1), "bc"]]
+)
+def test_texts_are_no_pairs(params: Any, session: Any) -> None:
+    """Such as a list of two-letter names, of which each would pass for one."""
+    with pytest.raises(ValueError, match="pairs"):
+        session.get("users", params=params)
+    with pytest.raises(ValueError, match="pairs"):
+        session.iter_all("users", params=params)

@@ -592,6 +592,47 @@ def test_giving_up_says_that_it_may_have_happened(keyed, account, naps):
         keyed.rpost(PATH, json=INCIDENT)
 
 
+def with_trouble(account, trouble):
+    """Lose the answer to a creation; and do so to what is asked for then."""
+    account.faults = [lambda whole: cut(whole, 0)]
+    create = account.answer
+
+    def answer(request):
+        asked = [r for r in account.server.requests if r.method == "GET"]
+        if len(asked) >= trouble and request.method == "GET":
+            return wire.Answer(raw=b"")
+        return create(request)
+
+    account.server.handler = answer
+
+
+@pytest.mark.parametrize("trouble, known", [(1, "incident_key"), (2, "PNEW0")])
+def test_an_incident_that_cannot_be_read_is_named(
+    trouble, known, keyed, account, naps
+):
+    """Who is woken up by it should find it."""
+    keyed.max_network_attempts = 1
+    with_trouble(account, trouble)
+    with pytest.raises(pdpyras.PDClientError, match="created") as caught:
+        keyed.rpost(PATH, json=INCIDENT)
+    (incident,) = account.incidents
+    value = incident["incident_key"] if trouble == 1 else incident["id"]
+    assert value in str(caught.value)
+    assert known in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_it_is_looked_for_as_it_was_created(keyed, account, naps):
+    account.faults = [lambda whole: cut(whole, 0)]
+    headers = {"X-Test": "1", "Authorization": "Bearer of-the-call"}
+    keyed.rpost(PATH, json=INCIDENT, headers=headers, timeout=17)
+    sent = account.server.requests
+    assert [r.method for r in sent] == ["POST", "POST", "GET", "GET"]
+    assert {r.headers["X-Test"] for r in sent} == {"1"}
+    assert {r.headers["Authorization"] for r in sent} == {"Bearer of-the-call"}
+    assert "Content-Type" not in sent[-1].headers
+
+
 def test_the_search_is_within_the_deadline(keyed, account, naps):
     account.faults = [lambda whole: cut(whole, 0)]
     create = account.answer

@@ -15,6 +15,7 @@ import socket
 import threading
 
 import pytest
+import urllib3
 
 import pdpyras
 from tests import wire
@@ -92,6 +93,43 @@ def test_the_deadline_bounds_a_body_that_drips(
     server.fault("drip", "body", at=at, answer=answer)
     with pytest.raises(pdpyras.PDDeadlineError):
         session.get("/users/P1", deadline=DEADLINE)
+    clock.check()
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        urllib3.Timeout(connect=5, read=5),
+        urllib3.Timeout(total=5),
+        urllib3.Timeout(5, read=4),
+        urllib3.Timeout(),
+    ],
+    ids=["each", "total", "total and read", "default"],
+)
+def test_the_deadline_bounds_a_timeout_of_urllib3(
+    timeout, server, session, clock
+):
+    server.fault("drip", "body", at=10, answer=wire.Answer(json=BODY))
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get("/users/P1", timeout=timeout, deadline=DEADLINE)
+    clock.check()
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [
+        urllib3.Timeout(connect=5, read=DEADLINE),
+        urllib3.Timeout(total=DEADLINE),
+        urllib3.Timeout(DEADLINE, connect=5, read=5),
+        (5, DEADLINE),
+    ],
+    ids=["each", "total", "all", "pair"],
+)
+def test_a_timeout_of_urllib3_is_kept(timeout, server, session, clock):
+    session.max_network_attempts = 0
+    server.fault("stall", "status")
+    with pytest.raises(pdpyras.PDClientError, match="No answer within"):
+        session.get("/users/P1", timeout=timeout, deadline=9)
     clock.check()
 
 

@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 import uuid
+import warnings
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -90,6 +91,17 @@ def test_the_routing_key_is_added_and_the_body_left_alone(either, server):
     assert response.status_code == 202
     assert sent(server) == dict(before, routing_key=KEY)
     assert body == before
+
+
+def test_a_routing_key_of_another_service_is_not_dropped_silently(
+    events, server
+):
+    with pytest.warns(pdpyras.PDWarning, match="routing_key .* is not used"):
+        events.send_event("resolve", "x", routing_key="another-fake-key")
+    assert sent(server)["routing_key"] == KEY
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        events.send_event("resolve", "x", routing_key=KEY)
 
 
 @BOTH

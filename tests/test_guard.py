@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import logging
 import threading
 
@@ -285,3 +286,12 @@ def test_it_refuses_asynchronous_functions(events):
     for function in (work, items):
         with pytest.raises(TypeError, match="asynchronous"):
             events.guard("s", "s")(function)
+
+
+def test_the_key_is_hidden_in_every_spelling(events, sent):
+    spelled = "".join(f"%{ord(character):02x}" for character in KEY)
+    with pytest.raises(OopsError), events.guard("s", "s"):
+        raise OopsError(f"GET /?key={spelled}")
+    (event,) = sent()
+    assert spelled not in json.dumps(event)
+    assert f"*{KEY[-4:]}" in event["payload"]["summary"]

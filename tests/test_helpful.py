@@ -553,6 +553,7 @@ def test_a_key_that_is_none_is_refused_with_the_reason(kind, key, advice):
         ),
         (400, {"errors": {"name": "is empty"}}, ["name: is empty"]),
         (400, {"error": {"errors": "is empty"}}, ["is empty"]),
+        (400, {"error": None, "message": "is empty"}, ["is empty"]),
         (400, {"error": {"errors": [{"field": 5}]}}, ['{"field": 5}']),
     ],
 )

@@ -803,6 +803,40 @@ def test_a_position_is_one_in_its_own_list(session, url):
         session.iter_history("incidents", **options)
 
 
+@pytest.mark.parametrize(
+    "since, until",
+    [
+        (datetime.min.replace(tzinfo=timezone.utc), None),
+        ("2026-01-01", datetime.max.replace(tzinfo=timezone.utc)),
+        ("2026-01-01", "9999-12-31T23:59:59-23:00"),
+        ("0001-01-01T00:00:00+23:00", None),
+    ],
+)
+def test_a_period_that_nobody_can_compute_with(session, since, until):
+    with pytest.raises(ValueError, match="must be in the years"):
+        session.iter_history("log_entries", since, until)
+
+
+def test_a_position_is_one_in_its_own_window():
+    with Sandbox() as box:
+        fill(box, "log_entries", "created_at", [START + n for n in range(90)])
+        with session_on(box) as session:
+            windows = session.plan_history(
+                "log_entries", spell(START), spell(START + 90 * 86400 * SECOND)
+            )
+            window = windows[0]
+            half = window.since + (window.until - window.since) / 2
+            early = window._replace(until=half)
+            late = window._replace(since=half)
+            iterator = session.iter_history(early)
+            next(iterator)
+            position = iterator.position
+            assert list(session.iter_history(early, resume=position))
+            for other in (late, window):
+                with pytest.raises(ValueError, match="another window"):
+                    session.iter_history(other, resume=position)
+
+
 def test_a_position_is_one_in_a_period_that_began_no_later():
     """Else what is before it would be missing, and nobody told."""
     with Sandbox() as box:

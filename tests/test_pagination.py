@@ -1104,3 +1104,20 @@ def test_the_body_of_a_paginated_post_is_a_dict(server, session):
         with pytest.raises(ValueError, match="json must be a dict"):
             session.iter_all("analytics/raw/incidents", json=body)
     assert not server.requests
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_list_without_pages_is_not_asked_for_a_total(
+    prefetch, server, session
+):
+    server.reply(json={"abilities": ["sso", "teams"]})
+    given = session.list_all("abilities", prefetch=prefetch)
+    assert given == ["sso", "teams"]
+    (request,) = server.requests
+    assert "total" not in dict(request.query)
+
+
+def test_a_list_with_cursors_takes_no_body(session):
+    """It is asked for by GET; a filter in a body would not be heeded."""
+    with pytest.raises(pdpyras.URLError, match="POST /audit/records"):
+        session.iter_all("audit/records", json={"filters": {}})

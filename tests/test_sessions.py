@@ -804,6 +804,14 @@ def test_debugging_is_switched_on_and_off(name, session):
     assert session.log.level == logging.ERROR, "nothing is repeated"
 
 
+def test_debugging_leaves_the_level_as_it_found_it(session):
+    session.log.setLevel(logging.ERROR)
+    session.print_debug = True
+    assert session.log.level == logging.DEBUG
+    session.print_debug = False
+    assert session.log.level == logging.ERROR
+
+
 def test_debugging_from_the_start(server, capfd):
     with pdpyras.APISession(KEY, debug=True) as session:
         session.url = server.url

@@ -174,6 +174,31 @@ def test_a_credential_renews_its_token_once(server, naps):
     assert credential.refused == ["token1", "token2"]
 
 
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_credential_is_not_asked_about_a_network_error(
+    attempts, server, naps
+):
+    """Nor does its trouble take the place of that error."""
+    credential = Renewing()
+    server.fault("close", "status", times=1 + attempts)
+    session = pdpyras.APISession(credential, url=server.url)
+    session.max_network_attempts = attempts
+    with pytest.raises(pdpyras.PDClientError):
+        session.get("users")
+    assert credential.asked == 1 + attempts
+
+
+def test_an_events_session_does_not_repeat_a_refused_key(server):
+    """Its credential is in the body, which no renewed token would change."""
+    credential = Renewing()
+    server.reply(401)
+    session = pdpyras.EventsAPISession(credential, url=server.url)
+    with pytest.raises(pdpyras.PDHTTPError, match="401"):
+        session.resolve("x")
+    assert len(server.requests) == 1
+    assert credential.refused == []
+
+
 def test_a_credential_is_asked_before_each_attempt(server, naps):
     credential = Renewing()
     server.handler = accepting("token5")
