@@ -20,7 +20,7 @@ wraps and unwraps entities, and turns pages into one stream of records:
 What goes wrong is raised as one of these::
 
     URLError             the URL names nothing that this client may ask for
-    PDClientError        no answer was received, or none was asked for
+    PDClientError        the request came to nothing, on this side or the other
      +-- PDInputError       an event is not what the API takes
      +-- PDDeadlineError    the call's deadline has passed
      +-- PDIncompleteError  a list is not whole
@@ -2210,8 +2210,9 @@ def _without_none(**values: Any) -> "Dict[str, Any]":
 # Headers
 # ---------------------------------------------------------------------------
 #
-# How they are merged, checked and masked. Which ones a request gets is decided
-# in PDSession.prepare_headers.
+# How they are merged, checked and masked. Which ones a request gets, and where
+# one is to be added, is a matter of PDSession.prepare_headers; what is for one
+# endpoint only, of APISession._fit_to_endpoint.
 
 
 class _CompleteHeaders(dict):  # type: ignore[type-arg]
@@ -2976,6 +2977,9 @@ def _headers_to_look(headers: Any) -> "Dict[str, Any]":
 # ---------------------------------------------------------------------------
 # Retrying
 # ---------------------------------------------------------------------------
+#
+# What follows an attempt. How long the API asks to wait (Retry-After) is read
+# in the section on its rate limit; PDSession.request sends and sleeps.
 
 # What parent.request may raise.
 _REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
@@ -3154,8 +3158,11 @@ def _is_used_up(body: Any) -> bool:
 
     Of files that tell their position, requests finds out.
     """
-    is_stream = hasattr(body, "__next__") or hasattr(body, "read")
-    return is_stream and not hasattr(body, "tell")
+    return _is_stream(body) and not hasattr(body, "tell")
+
+
+def _is_stream(body: Any) -> bool:
+    return hasattr(body, "__next__") or hasattr(body, "read")
 
 
 class _Body:
@@ -3190,8 +3197,7 @@ class _Body:
             data.seek(position)
             self._files.append((data, position))
         except (AttributeError, OSError, ValueError):
-            is_used_up = hasattr(data, "__next__") or hasattr(data, "read")
-            self.replayable &= not is_used_up
+            self.replayable &= not _is_stream(data)
 
     def rewind(self) -> None:
         for file, position in self._files:
@@ -6843,6 +6849,29 @@ else:
     Unpack = {Any: Any}  # What it is given.
 
 
+# Settings that nothing is compared with before something has gone wrong, and
+# whether they may be None.
+_NUMERIC_SETTINGS = {
+    "max_http_attempts": False,
+    "max_network_attempts": False,
+    "max_rate_wait": True,
+    "max_response_size": True,
+    "sleep_timer_base": False,
+    "sleep_timer_max": False,
+}
+
+
+def _check_number(name: str, value: Any) -> None:
+    if value is None and _NUMERIC_SETTINGS[name]:
+        return
+    is_number = hasattr(value, "__float__") and not isinstance(value, bool)
+    if not is_number or not value >= 0:
+        or_none = ", or None" if _NUMERIC_SETTINGS[name] else ""
+        raise ValueError(
+            f"{name} must be a number from 0{or_none}, not {value!r}."
+        )
+
+
 def _copied_jar(cookies: Any) -> Any:
     """The same cookies, with a lock of their own."""
     if hasattr(cookies, "copy"):
@@ -6989,7 +7018,7 @@ class PDSession(_FastTransport, _Transport):
     early_access: "Collection[str]" = frozenset()
     #: Seconds in which a call ends, whatever happens: connecting, retries,
     #: pauses and all. Later it is a :class:`PDDeadlineError`. None is without
-    #: limit. Every method that sends takes a ``deadline`` of its own.
+    #: limit. Most methods that send take a ``deadline`` of their own.
     deadline: "Optional[float]" = None
     #: Retries (not counting those of unlimited statuses) in one call.
     max_http_attempts: int = 10
@@ -7128,8 +7157,7 @@ class PDSession(_FastTransport, _Transport):
                 )
             self.url = self._regions[region]
 
-    # With it, checkers would take every name for an attribute.
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # To checkers, any name would be an attribute.
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name == "retry":
@@ -7138,6 +7166,8 @@ class PDSession(_FastTransport, _Transport):
                 value = _masked(value)  # For who looks at the frames.
             elif name == "url" and not isinstance(value, str):
                 value = str(value)
+            elif name in _NUMERIC_SETTINGS:
+                _check_number(name, value)
             super().__setattr__(name, value)
 
     def __repr__(self) -> str:
@@ -7597,11 +7627,9 @@ class PDSession(_FastTransport, _Transport):
         seconds: float,
         deadline: "Optional[_Deadline]",
     ) -> None:
-        if deadline is None:
-            sleep(seconds)
-        else:
-            left = deadline.left()
-            sleep(seconds)
+        left = 0.0 if deadline is None else deadline.left()
+        sleep(seconds)
+        if deadline is not None:
             deadline.charge(seconds - (left - deadline.left()))
 
     def _is_idempotent(self, options: "Dict[str, Any]") -> bool:
@@ -8643,7 +8671,8 @@ class APISession(_Collections):
         It is for the endpoints that take a list: ``incidents``,
         ``incidents/{id}/alerts`` and ``priorities``. A request is made when
         its first result is asked for. A batch that the API finds too large
-        is sent in halves; one that fails does not stop the others.
+        is sent in halves; one that fails does not stop the others. A
+        :attr:`deadline` of the session is for each request.
 
         :param url: path or URL of the records
         :param items: what to change of each: dicts with ``id``

@@ -295,3 +295,29 @@ def test_repr_tells_sessions_apart_without_their_key(name):
         "*j2", pdpyras.last_4("Xk3jQ9s2")
     )
     assert "Xk3j" not in repr(session)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("max_http_attempts", "max_network_attempts", "sleep_timer_base"),
+        *("max_rate_wait", "max_response_size", "sleep_timer_max"),
+    ],
+)
+@pytest.mark.parametrize("value", ["3", -1, float("nan"), True, [3], b"3"])
+def test_a_number_that_is_none_is_refused_when_it_is_set(name, value, session):
+    """And not by the first trouble of the night."""
+    before = getattr(session, name)
+    with pytest.raises(ValueError, match=f"{name} must be a number from 0"):
+        setattr(session, name, value)
+    assert getattr(session, name) == before
+    for good in (0, 1.5, 7, float("inf")):
+        setattr(session, name, good)
+        assert getattr(session, name) == good
+
+
+@pytest.mark.parametrize("name", ["max_rate_wait", "max_response_size"])
+def test_none_is_without_limit(name, session):
+    setattr(session, name, None)
+    with pytest.raises(ValueError, match="not None"):
+        session.sleep_timer_max = None
