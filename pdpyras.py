@@ -1480,7 +1480,7 @@ CANONICAL_PATHS: "List[str]" = list(_ENDPOINTS)
 
 #: Paths whose GET is paginated by cursor. May be extended at run time.
 CURSOR_BASED_PAGINATION_PATHS: "List[str]" = [
-    endpoint[len("GET ") :] for endpoint, _ in _operations_with(",cursor")
+    path for path, row in _ENDPOINTS.items() if ",cursor" in row
 ]
 
 #: Wrapper names that cannot be inferred from the path. The key is
@@ -1503,8 +1503,9 @@ _OPTIONAL_WRAPPERS: "Dict[str, _WrapperEntry]" = {
 # Beginnings of paths of which some answer with a media type of their own.
 _PREFIXES_WITH_MEDIA_TYPE = tuple(
     {
-        "/{1}/".format(*endpoint.split("/"))
-        for endpoint, _ in _operations_with(",accept:")
+        "/{1}/".format(*path.split("/"))
+        for path, row in _ENDPOINTS.items()
+        if ",accept:" in row
     }
 )
 
