@@ -1456,6 +1456,28 @@ def test_a_fork_in_mid_iteration():
             assert len(list(given)) == 650
 
 
+@needs_fork
+@may_fork
+def test_a_fork_may_close_a_history_that_it_has_inherited():
+    """Even if a worker, which stayed behind, was at the queue just then."""
+    instants = [START + n * SECOND // 8 for n in range(800)]
+    with Sandbox() as box, session_on(box) as session:
+        fill(box, "log_entries", "created_at", instants)
+        given = history(session, START, START + 100 * SECOND, prefetch=8)
+        next(given)
+        reader = given._records.gi_frame.f_locals["reader"]
+        with reader._workers._tasks.mutex:
+            child = os.fork()
+            if not child:
+                signal.alarm(30)
+                try:
+                    given.close()
+                finally:
+                    os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(list(given)) == 799
+
+
 def test_a_deadline_for_the_whole():
     instants = [START + n * SECOND // 8 for n in range(800)]
     with Sandbox(latency=0.05) as box:
