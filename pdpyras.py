@@ -4428,7 +4428,7 @@ class _PagesAhead(_PagesOnDemand):
 
 
 # ---------------------------------------------------------------------------
-# Periods
+# Windows of a history
 # ---------------------------------------------------------------------------
 #
 # All records of a period, oldest first. The period is cut into windows, and
@@ -4800,7 +4800,7 @@ class _Split:
 
 
 # ---------------------------------------------------------------------------
-# History
+# Reading a history
 # ---------------------------------------------------------------------------
 #
 # The reader splits windows, and reads several at once. It gives their records
@@ -5268,10 +5268,11 @@ class _HistoryReader:
 
 
 # ---------------------------------------------------------------------------
-# Resuming
+# History
 # ---------------------------------------------------------------------------
 #
-# What a caller of iter_history holds, and what goes on elsewhere.
+# iter_history and plan_history, what their callers hold, and how they go on
+# from a position.
 
 
 class _Place:
