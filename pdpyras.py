@@ -7778,11 +7778,10 @@ class _Collections(PDSession):
             options.update(_passed_on(deadline))
             options.update(self._page_size_for_cursors(page_size, params))
             return self.iter_cursor(url, item_hook=item_hook, **options)
-        method = "GET" if json is None else "POST"
         return self._iterate(
             url,
             path,
-            self._collection(method, path),
+            self._collection("GET" if json is None else "POST", path),
             params,
             page_size,
             item_hook,
