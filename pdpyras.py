@@ -9502,7 +9502,8 @@ class EventsAPISession(_EventsSession):
                 f"{action!r}."
             )
         properties = _masked_json(properties)
-        if properties.get("routing_key", self.api_key) != self.api_key:
+        given_key = properties.get("routing_key")
+        if given_key is not None and given_key != self.api_key:
             _warn(
                 self.log,
                 "The routing_key given with the event is not used, but the "
