@@ -305,6 +305,9 @@ _DECODER_LIBRARIES = (
 # ---------------------------------------------------------------------------
 # Secrets
 # ---------------------------------------------------------------------------
+#
+# What hides them in texts. Exceptions are cleaned by _strip_error, see
+# Retrying; what is given with a call is masked in Headers.
 
 
 def last_4(secret: str) -> str:
@@ -2051,6 +2054,9 @@ def _tokens(url: str, base_url: str) -> "Tuple[str, ...]":
 # ---------------------------------------------------------------------------
 # Query parameters
 # ---------------------------------------------------------------------------
+#
+# Lists get ``[]`` at their names, and so do the names in _LIST_PARAMS, which
+# stands behind the table of endpoints; see _spell_param and _unbracket.
 
 
 def _as_pairs(params: Any) -> "List[Tuple[str, Any]]":
@@ -2211,9 +2217,10 @@ def _without_none(**values: Any) -> "Dict[str, Any]":
 # Headers
 # ---------------------------------------------------------------------------
 #
-# How they are merged, checked and masked. Which ones a request gets, and where
-# one is to be added, is a matter of PDSession.prepare_headers; what is for one
-# endpoint only, of APISession._fit_to_endpoint.
+# How they are merged, checked and masked. Which ones a request gets is decided
+# in PDSession.prepare_headers. One is added in _own_headers of the session's
+# class, or in its __init__ if it is always the same; if it is for some
+# endpoints only, in APISession._fit_to_endpoint.
 
 
 class _CompleteHeaders(dict):  # type: ignore[type-arg]
@@ -2348,6 +2355,9 @@ def _as_str(text: Any) -> str:
 # ---------------------------------------------------------------------------
 # Entity wrapping
 # ---------------------------------------------------------------------------
+#
+# The wrapper is put on and taken off. Its name is found by entity_wrappers,
+# see Operations; wrapped_entities, a decorator, does it to requests.
 
 
 def _wrap(body: Any, wrapper: _Wrapper) -> Any:
@@ -2791,7 +2801,8 @@ def deprecated_kwarg(name: str, details: "Optional[str]" = None) -> None:
 # Deadlines
 # ---------------------------------------------------------------------------
 #
-# When a call ends, and how each operation of a socket is kept within that.
+# When a call ends, and how each operation of a socket is kept within that. It
+# is put on the sockets in Connections, by _Answer and _PlainConnection.
 
 
 class _Deadline:
@@ -2980,7 +2991,8 @@ def _headers_to_look(headers: Any) -> "Dict[str, Any]":
 # ---------------------------------------------------------------------------
 #
 # What follows an attempt. How long the API asks to wait (Retry-After) is read
-# in the section on its rate limit; PDSession.request sends and sleeps.
+# in Rate limit; PDSession.request sends and sleeps; a session's _is_idempotent
+# knows of writes that may be repeated.
 
 # What parent.request may raise.
 _REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
@@ -4804,7 +4816,8 @@ class _Split:
 # ---------------------------------------------------------------------------
 #
 # The reader splits windows, and reads several at once. It gives their records
-# in order, and none before it is proved that all of them are there.
+# in order, and none before it is proved that all of them are there. Whether a
+# record belongs to a window is checked in _HistoryReader._has.
 
 
 class _LateTask(_Task):
@@ -6379,9 +6392,10 @@ class _FastAdapter(_Adapter):
 # Transport
 # ---------------------------------------------------------------------------
 #
-# What requests does not do right is mended in _Transport. What is merely
-# faster stands in _FastTransport, and can be left out: PDSession works without
-# it. Private names of other libraries stand here and above, nowhere else.
+# What requests does not do right is mended in _Transport, such as which
+# redirects are followed (_check_redirect). What is merely faster stands in
+# _FastTransport, and can be left out: PDSession works without it. Private
+# names of other libraries stand here and above, nowhere else.
 
 # The parameters of requests.Session.request after method and URL, for
 # callers who give them by position.
