@@ -674,6 +674,8 @@ SPELLINGS = {
         each(lambda c: f"\\u{ord(c):04x}")(text)
     ),
     "JavaScript": each(lambda c: f"\\x{ord(c):02x}"),
+    "JavaScript in braces": each(lambda c: f"\\u{{{ord(c):x}}}"),
+    "JavaScript in braces with zeros": each(lambda c: f"\\u{{00{ord(c):X}}}"),
     "HTML": html.escape,
     "HTML twice": lambda text: html.escape(html.escape(text)),
     "HTML decimal": each(lambda c: f"&#{ord(c)};"),
@@ -746,6 +748,16 @@ def test_a_key_in_a_body_of_the_callers(encode, body, events, server):
     assert b"spelled-key" not in pickle.dumps(error)
 
 
+def test_a_key_in_a_body_that_is_no_utf_8(events, server):
+    body = EVENT.replace("trigger", "trigg\xe9r").encode("latin-1")
+    server.reply(400, json={"errors": [KEY]})
+    response = events.post("v2/enqueue", data=body)
+    assert server.requests[-1].body == body
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        pdpyras.successful_response(response)
+    assert caught.value.errors == [pdpyras.last_4(KEY)]
+
+
 @pytest.mark.parametrize(
     "key, echo",
     [
@@ -774,10 +786,16 @@ def test_a_key_that_another_one_begins_with(events, server):
     assert caught.value.errors == ["*rest"]
 
 
-def test_a_key_of_the_callers_without_a_scheme(session, server):
+@pytest.mark.parametrize(
+    "value", [KEY, KEY.encode(), f"Bearer {KEY}".encode()]
+)
+def test_a_key_of_the_callers_that_is_no_text_or_has_no_scheme(
+    value, session, server
+):
     server.reply(404, json={"error": {"message": KEY}})
     with pytest.raises(pdpyras.PDHTTPError) as caught:
-        session.rget("users/P1", headers={"Authorization": KEY})
+        session.rget("users/P1", headers={"Authorization": value})
+    assert server.requests[0].headers["Authorization"].endswith(KEY)
     assert caught.value.errors == [pdpyras.last_4(KEY)]
 
 
@@ -827,6 +845,24 @@ def test_what_merely_resembles_a_key_stays(session, server):
     with pytest.raises(pdpyras.PDHTTPError) as caught:
         session.rget("users/P1")
     assert caught.value.errors == [like]
+
+
+def test_references_to_other_characters_are_no_key(session, server):
+    session.api_key = "not-a-real-key"
+    like = "&plus;" * len(session.api_key)
+    server.reply(404, json={"error": {"message": like}})
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1")
+    assert caught.value.errors == [like]
+
+
+@pytest.mark.parametrize("end", [r"\1", r"\g<1>", "\\\\d", "a\\"])
+def test_a_key_that_ends_in_a_backslash_and_more(end, session, server):
+    session.api_key = KEY + end
+    server.reply(404, json={"error": {"message": f"{session.api_key} it is"}})
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1")
+    assert caught.value.errors == [f"{session.trunc_key} it is"]
 
 
 def test_masked_values_are_sent_and_returned_as_they_are(session, events):
@@ -963,6 +999,30 @@ def test_a_pickled_error_keeps_what_is_harmless(again, session, server):
         assert answer.request.body is None
     for secret in (KEY, PASSWORD, COOKIE, "not-a-real-token", "real-note"):
         assert secret.encode() not in pickle.dumps(error)
+
+
+def test_a_pickled_error_keeps_all_that_is_harmless(session, server):
+    headers = {
+        "Date": "Fri, 27 Nov 2026 12:00:00 GMT",
+        "Location": "/users/P2",
+        "Retry-After": "1",
+        "x-request-id": "one",
+        "ratelimit-limit": "960",
+        "ratelimit-remaining": "9",
+        "ratelimit-reset": "7",
+    }
+    server.reply(404, json=ECHO, headers=headers, gzip=True)
+    session.default_from = "me@example.com"
+    early = {"X-EARLY-ACCESS": "users"}
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rput("users/P1", json={"id": "P1"}, headers=early)
+    answer, kept = caught.value.response, dumped(caught.value).response
+    assert {n.lower() for n in kept.headers} == HARMLESS_OF_ANSWERS
+    assert {n.lower() for n in kept.request.headers} == HARMLESS
+    assert kept.headers.items() <= answer.headers.items()
+    sent = server.requests[0].headers
+    for name, value in kept.request.headers.items():
+        assert value == sent[name]
 
 
 @pytest.mark.parametrize("again", [dumped, copy.deepcopy, copy.copy])
