@@ -532,6 +532,22 @@ def test_errors_that_hold_each_other_are_no_trap(client):
     assert attempts.after_network_error(error) == 2
 
 
+def test_errors_that_cause_each_other_are_no_trap(client):
+    one, other = requests.exceptions.Timeout(), OSError("other")
+    one.__cause__, other.__cause__ = other, one
+    attempts = pdpyras._Attempts(client, "GET", URL)
+    assert attempts.after_network_error(one) == 2
+
+
+def test_an_error_that_has_nothing_to_do_with_what_is_handled(client):
+    error = requests.exceptions.Timeout()
+    try:
+        raise KeyError("of the caller")
+    except KeyError:
+        attempts = pdpyras._Attempts(client, "GET", URL)
+        assert attempts.after_network_error(error) == 2
+
+
 # ---------------------------------------------------------------------------
 # What is logged
 # ---------------------------------------------------------------------------
@@ -689,11 +705,17 @@ class Failing:
         return outcome
 
 
-def test_errors_of_no_known_kind_are_retried(session, naps):
+def answered(session):
+    """An answer for ``Failing`` to give."""
     answer = requests.Response()
     answer.status_code = 200
     answer.request = requests.Request("GET", session.url).prepare()
     answer.elapsed = timedelta(seconds=1)
+    return answer
+
+
+def test_errors_of_no_known_kind_are_retried(session, naps):
+    answer = answered(session)
     session.parent = Failing(
         pdpyras.HTTPError(),
         pdpyras.PoolError(None, "of a pool"),
@@ -702,6 +724,25 @@ def test_errors_of_no_known_kind_are_retried(session, naps):
     )
     assert session.get("/users") is answer
     assert naps == [3, 6, 12]
+
+
+def test_errors_of_the_operating_system_about_connections_are_retried(
+    session, naps
+):
+    answer = answered(session)
+    session.parent = Failing(
+        *(ConnectionResetError("reset"), BrokenPipeError("broken")),
+        *(socket.timeout("slow"), answer),
+    )
+    assert session.get("/users") is answer
+    assert naps == [3, 6, 12]
+
+
+def test_errors_of_the_operating_system_about_files_are_not(session, naps):
+    session.parent = Failing(FileNotFoundError("certificate"))
+    with pytest.raises(pdpyras.PDClientError, match="certificate"):
+        session.get("/users")
+    assert naps == []
 
 
 def test_errors_of_no_known_kind_end_in_one_of_ours(session, naps):

@@ -1035,6 +1035,18 @@ def test_other_errors_can_be_copied(name, again, naps):
     assert KEY.encode() not in pickle.dumps(error)
 
 
+def test_the_cause_of_an_error_tells_what_was_asked_for(session, server):
+    session.max_network_attempts = 0
+    server.fault("reset", "status")
+    headers = {"X-Own": "not-a-real-token", "From": "me@example.com"}
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("users", headers=headers)
+    request = caught.value.__cause__.request
+    assert (request.method, request.url) == ("GET", f"{server.url}/users")
+    assert request.headers["From"] == "me@example.com"
+    assert {name.lower() for name in request.headers} <= HARMLESS
+
+
 def test_a_pickled_error_keeps_no_userinfo(server):
     """Of an error that somebody else's session has met."""
     url = server.url.replace("//", f"//user:{PASSWORD}@")

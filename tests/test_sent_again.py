@@ -211,6 +211,37 @@ def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):
     assert naps == []
 
 
+class Reader:
+    """What can be read, and nothing else."""
+
+    def __init__(self):
+        self.left = [b"once"]
+
+    def read(self, size=-1):
+        return self.left.pop() if self.left else b""
+
+
+class Telling(Reader):
+    """The same, which tells its position, but cannot go there."""
+
+    def tell(self):
+        return 0
+
+
+@pytest.mark.parametrize("kind", [Reader, Telling])
+def test_what_can_merely_be_read_is_not_sent_again(
+    kind, server, session, naps, caplog
+):
+    server.reply(429)
+    assert session.post("users", data=kind()).status_code == 429
+    assert "cannot be sent again" in caplog.text
+    server.fault("close", "status")
+    with pytest.raises(pdpyras.PDClientError, match="cannot be sent again"):
+        session.post("users", data=kind())
+    assert [r.body for r in server.requests] == [b"once"] * 2
+    assert naps == []
+
+
 class Credential:
     """An object that renews its token, as one of ``pdpyras_oauth``."""
 
