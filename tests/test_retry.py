@@ -263,6 +263,7 @@ def test_sleep_timer_max_caps_every_pause_of_the_formula(status, client):
         ({"Retry_After": "7"}, 7),
         ({"retry_after": " 90 "}, 90),
         ({"Retry_After": "3600"}, 3600),
+        ({"Retry_After": "0.1"}, 0.1),
         ({"ratelimit_reset": "1", "ratelimit_remaining": "0"}, 1),
         # Of both, the longer one; of one, the usable one.
         ({"ratelimit_reset": "7", "Retry_After": "9"}, 9),
@@ -565,6 +566,20 @@ def test_each_retry_after_an_answer_is_logged(status, level, client, caplog):
     assert f"GET {URL}" in record.getMessage()
     assert f"status {status}" in record.getMessage()
     assert "2 s" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "seconds, level",
+    [("9.9", logging.DEBUG), ("10", logging.WARNING), ("60", logging.WARNING)],
+)
+def test_a_long_wait_for_the_limit_is_a_warning(
+    seconds, level, client, caplog
+):
+    with caplog.at_level(logging.DEBUG, logger="pdpyras"):
+        first_pause(client, 429, Retry_After=seconds)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert f"in {seconds} s" in record.getMessage()
 
 
 def test_each_retry_after_trouble_is_logged(client, caplog):

@@ -255,6 +255,20 @@ class Credential:
         self.refused.append(refused)
 
 
+@pytest.mark.parametrize("auth_type", ["token", "bearer"])
+def test_a_credential_is_told_which_token_was_refused(auth_type, server):
+    credential = Credential()
+    server.reply(401)
+    with pdpyras.APISession(credential, auth_type=auth_type) as api:
+        api.url = server.url
+        assert api.get("users").ok
+    assert credential.refused == ["not-a-real-token-0"]
+    kinds = {"token": "Token token=", "bearer": "Bearer "}
+    assert [r.headers["Authorization"] for r in server.requests] == [
+        f"{kinds[auth_type]}not-a-real-token-{n}" for n in range(2)
+    ]
+
+
 def test_a_renewed_token_leaves_the_other_headers(server):
     """A write is in the name of whom the caller names, also when repeated."""
     credential = Credential()
