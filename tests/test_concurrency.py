@@ -284,6 +284,10 @@ def test_of_answers_out_of_order_the_smaller_remaining_counts(session, server):
         (limits(959, 60), 959),  # A new window.
         (limits(7, 60), 7),
         (limits(90, 60, 100), 90),  # A new limit.
+        (limits(95, 62, 100), 95),  # A window that ends later.
+        (limits(96, 0, 100), 96),  # One that has ended.
+        (limits(1, 60, 100), 1),
+        (limits(97, "soon", 100), 97),  # It cannot be told which.
     ]:
         server.handler = lambda request, rate=rate: users(request, rate)
         session.rget("users/P1")

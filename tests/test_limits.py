@@ -274,6 +274,27 @@ def test_no_part_of_a_wait_is_too_short_for_the_others(
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("tenths", range(1, 5))
+def test_a_wait_may_end_while_another_thread_looks_at_it(
+    tenths, session, server, dam, monkeypatch
+):
+    """The clock goes on by a tenth of a second whenever it is read."""
+    now = [1000.0]
+
+    def monotonic():
+        if threading.current_thread() is threading.main_thread():
+            now[0] += 0.1
+        return now[0]
+
+    clock = _Module(pdpyras.time.sleep, monotonic)
+    monkeypatch.setattr(pdpyras, "time", clock)
+    server.reply(429, headers=limits(960, 0, tenths / 10 + 0.05))
+    begun(session.get, "users/P0")
+    assert dam.sleeping.wait(20)
+    assert session.get("users/P1").ok
+    assert [r.path for r in server.requests] == ["/users/P0", "/users/P1"]
+
+
 def test_sessions_do_not_wait_for_each_other(session, server, dam):
     server.reply(429, headers=limits(960, 0, 30))
     begun(session.get, "users/P0")
@@ -313,6 +334,27 @@ def test_no_more_requests_are_under_way_than_remain_in_the_window(
         thread.join(20)
         assert not thread.is_alive()
     assert len(server.requests) == 7
+
+
+def test_when_the_window_ends_what_is_under_way_holds_nobody(session, server):
+    session.timeout = 60
+    reached, go_on = threading.Event(), threading.Event()
+
+    def handler(request):
+        if request.path == "/slow":
+            reached.set()
+            assert go_on.wait(60)
+        return wire.Answer(headers=limits(960, 1, 0.3))
+
+    server.handler = handler
+    session.get("first")  # Now one is left.
+    begun(session.get, "slow")
+    assert reached.wait(20)
+    other = begun(session.get, "other")
+    other.join(20)
+    is_held = other.is_alive()
+    go_on.set()
+    assert not is_held
 
 
 @pytest.mark.parametrize("reset", ["1e300", "9" * 19, "inf", "-1", "soon"])
