@@ -310,6 +310,14 @@ def test_a_list_that_has_no_pages(path, name, server, session, caplog):
     assert warnings_in(caplog) == []
 
 
+def test_a_list_that_has_no_pages_and_says_that_there_is_more(server, session):
+    server.reply(json={"abilities": ["sso"], "more": True})
+    server.reply(json={"abilities": [], "more": True}, times=9)
+    with told(pdpyras.PDIncompleteWarning, "/abilities", "empty page"):
+        assert session.list_all("abilities") == ["sso"]
+    assert len(server.requests) == 2
+
+
 @pytest.fixture(scope="module")
 def collections():
     """A server for tests that go through many collections."""
