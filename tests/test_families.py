@@ -200,7 +200,8 @@ def test_the_same_page_again_is_an_error(server, session):
     page = {"Resources": [Directory.user(1)], "startIndex": 1}
     page["totalResults"] = 3
     server.handler = lambda request: wire.Answer(json=page)
-    with pytest.raises(pdpyras.PDServerError, match="same page again"):
+    text = r"same page again \(startIndex=1, not 2\)"
+    with pytest.raises(pdpyras.PDServerError, match=text):
         session.list_all(USERS)
     assert len(server.requests) == 2
 
