@@ -855,10 +855,18 @@ def test_an_empty_body(server, session):
     assert server.requests[0].json == {"limit": 100}
 
 
-@pytest.mark.parametrize("last", [None, "5"])
-def test_posted_pages_that_lead_nowhere(last, server, session):
+@pytest.mark.parametrize(
+    "last, text",
+    [
+        (None, "there is more, but not after what"),
+        ("", "there is more, but not after what"),
+        (["5"], "no usable cursor"),
+        ("5", "the same page again"),
+    ],
+)
+def test_posted_pages_that_lead_nowhere(last, text, server, session):
     server.reply(json={"data": [1], "last": last, "more": True}, times=9)
-    with pytest.raises(pdpyras.PDServerError):
+    with pytest.raises(pdpyras.PDServerError, match=text):
         session.list_all("analytics/raw/incidents", json={})
     assert len(server.requests) <= 2
 
