@@ -231,7 +231,7 @@ def test_properties_are_checked_before_the_block(events):
         events.guard("s", "s", severity="bad")
     with pytest.raises(TypeError, match="colour"):
         events.guard("s", "s", colour="red")
-    with pytest.raises(ValueError, match="custom_details"):
+    with pytest.raises(ValueError, match="^custom_details must be"):
         events.guard("s", "s", custom_details="text")
     with pytest.raises(ValueError, match="payload must be"):
         events.guard("s", "s", payload="text")

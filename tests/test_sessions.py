@@ -778,9 +778,10 @@ def test_the_log_of_a_session_is_unconfigured_and_its_own(session):
     assert not any(log is session.log for log in known)
 
 
-def test_debugging_is_off_by_default(session):
-    assert session.print_debug is False
-    assert session.debug is False
+def test_debugging_is_off_by_default(session, events, changes):
+    for each in (session, events, changes):
+        assert each.print_debug is False
+        assert each.debug is False
 
 
 @pytest.mark.parametrize("name", ["print_debug", "debug"])
@@ -1611,6 +1612,54 @@ def test_a_pickled_session_works(protocol, server, session):
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert headers["From"] == "me@example.com"
     assert headers["X-Mine"] == "1"
+
+
+OF_ALL = {
+    "deadline": 7,
+    "max_rate_wait": 6,
+    "max_response_size": 1000,
+    "max_http_attempts": 4,
+    "max_network_attempts": 5,
+    "timeout": 11,
+    "permitted_methods": ("POST", "PUT"),
+    "retry": {500: 7},
+    "retry_ambiguous_writes": False,
+    "retry_reads": True,
+    "sleep_timer": 9,
+    "sleep_timer_base": 3,
+    "sleep_timer_max": 99,
+    "stagger_cooldown": 0.5,
+    "url": "https://api.eu.pagerduty.com",
+}
+OF_EVENTS = {"strict_events": True}
+
+
+@pytest.mark.parametrize(
+    "kind, more",
+    [
+        (
+            pdpyras.APISession,
+            {
+                "auth_type": "bearer",
+                "client_incident_keys": True,
+                "default_from": "me@example.com",
+                "prefetch": 2,
+                "default_page_size": 7,
+                "require_complete_results": False,
+            },
+        ),
+        (pdpyras.EventsAPISession, {"client_dedup_keys": True, **OF_EVENTS}),
+        (pdpyras.ChangeEventsAPISession, OF_EVENTS),
+    ],
+)
+def test_every_setting_is_pickled(kind, more):
+    session = kind(KEY)
+    for name, value in {**OF_ALL, **more}.items():
+        assert getattr(session, name) != value
+        setattr(session, name, value)
+    twin = pickle.loads(pickle.dumps(session))
+    for name, value in {**OF_ALL, **more}.items():
+        assert getattr(twin, name) == value, name
 
 
 def test_json_that_a_session_sends_is_json(server, session):
