@@ -155,6 +155,26 @@ def test_a_pagerduty_that_asks_to_wait_for_ever(events, server, naps, sent):
     assert pdpyras._guarding.deadline is None
 
 
+def test_a_guard_within_the_sending_of_another(events, server, naps):
+    class Busy(pdpyras.EventsAPISession):
+        def resolve(self, *args, **options):
+            with events.guard("inner", "s"):
+                pass
+            return super().resolve(*args, **options)
+
+    def enough():
+        assert sum(naps) < 10 * pdpyras._MAX_GUARD_TIME
+
+    naps.during = enough
+    server.reply(202, json={"dedup_key": "k"})
+    server.handler = lambda request: wire.Answer(
+        429, headers={"Retry-After": "20"}
+    )
+    with Busy(KEY, url=server.url).guard("outer", "s"):
+        pass
+    assert 0 < sum(naps) <= pdpyras._MAX_GUARD_TIME
+
+
 def test_with_an_outbox_what_fails_is_kept(events, server, tmp_path):
     events.outbox = str(tmp_path / "alerts.db")
     server.handler = lambda request: wire.Answer(503)
@@ -202,6 +222,14 @@ def test_an_exception_that_cannot_be_shown(events, sent):
         with events.guard("s", "s"):
             raise MuteError
     assert "MuteError" in sent()[0]["payload"]["summary"]
+
+
+def test_a_syntax_error_is_named_and_not_where_it_stands(events, sent):
+    with pytest.raises(SyntaxError):
+        with events.guard("Backup failed", "db1"):
+            compile("a b", "backup.py", "exec")
+    summary = sent()[0]["payload"]["summary"]
+    assert summary.startswith("Backup failed: SyntaxError: ")
 
 
 def test_custom_details_of_ones_own_are_added(events, sent):
