@@ -48,6 +48,7 @@ def test_an_exception_triggers_and_passes_on(events, sent):
     assert payload["source"] == "db1" and payload["severity"] == "warning"
     details = payload["custom_details"]
     assert details["exception"] == "OopsError"
+    assert details["traceback"].startswith("Traceback (most recent call")
     assert "raise error" in details["traceback"]
     assert details["traceback"].rstrip().endswith("space")
     assert "local-value" not in str(event)
@@ -201,7 +202,7 @@ def test_a_long_exception_is_cut(events, sent):
     payload = sent()[0]["payload"]
     assert len(payload["summary"]) == 1024
     trace = payload["custom_details"]["traceback"]
-    assert len(trace) <= pdpyras._MAX_TRACEBACK_LENGTH
+    assert len(trace) == pdpyras._MAX_TRACEBACK_LENGTH
     assert trace.rstrip().endswith("y")
 
 
