@@ -445,7 +445,9 @@ def _secrets(request: Any) -> "Collection[str]":
                 found.append(json.loads(text))
         found += map(unquote_plus, re.findall(_KEY_IN_FORM, body))
     progress = getattr(request, "_pdpyras_progress", None)
-    return _hideable([*found, *getattr(progress, "proxy_secrets", ())])
+    if progress is not None:
+        found += [str(progress.key), *progress.proxy_secrets]
+    return _hideable(found)
 
 
 def _proxy_secrets(proxies: Any) -> "Collection[str]":
@@ -456,7 +458,10 @@ def _proxy_secrets(proxies: Any) -> "Collection[str]":
         user, colon, password = userinfo.partition(":")
         plain = f"{unquote(user)}:{unquote(password)}".encode()
         encoded = base64.b64encode(plain).decode("ascii")
-        found += [password, unquote(password), encoded] if colon else []
+        if colon:
+            # A parser may quote a part of one in which / ? or # stand.
+            parts = re.split(r"[/?#\\]", password)
+            found += [password, unquote(password), encoded, *parts]
     return [_Secret(secret) for secret in _hideable(found)]
 
 
@@ -507,7 +512,8 @@ def _bare_request(
     """What was asked for: method and URL, with the harmless headers."""
     bare = requests.PreparedRequest()
     bare.method = request.method
-    bare.url = _without_userinfo(request.url)
+    url = str(_without_userinfo(request.url))
+    bare.url = _hide(url, _secrets(request))
     bare.headers = CaseInsensitiveDict(
         {
             name: value
@@ -1708,10 +1714,11 @@ def _base(base_url: str) -> "Tuple[str, _Origin, str]":
     base = str(base_url).rstrip("/")
     match = re.fullmatch(_FULL_URL, base)
     origin = _origin(match.group(1), match.group(2)) if match else None
-    if match is None or origin is None:
+    if match is None or origin is None or {"?", "#"} & set(match.group(3)):
         raise URLError(
             f"The base URL {base_url!r} is not of the form https://host or "
-            "http://host; set the attribute `url` of the session."
+            "http://host, perhaps with a path; set the attribute `url` of the "
+            "session."
         )
     return base, origin, match.group(3)
 
@@ -2105,6 +2112,10 @@ def _as_lists(pairs: "List[Tuple[str, Any]]") -> "List[Tuple[str, Any]]":
             value = [item for item in value if item is not None]
         listed.append((name, value))
     return listed
+
+
+def _is_empty_list(value: Any) -> bool:
+    return isinstance(value, list) and not value
 
 
 def _spell_param(name: Any, value: Any) -> "Tuple[Any, Any]":
@@ -3084,6 +3095,7 @@ class _Progress:
     :ivar proxy: by which it goes and where that is set, in words
     :ivar proxy_secrets: passwords of proxies, which a proxy's answer may quote
     :ivar hook_error: what a hook of the caller has raised
+    :ivar key: of the session, which may be anywhere in the request
     :ivar leave: to be called with the answer, before hooks see it
     """
 
@@ -3097,6 +3109,7 @@ class _Progress:
     has_chunk = False
     proxy = ""
     proxy_secrets: "Collection[str]" = ()
+    key = ""
     hook_error: "Optional[BaseException]" = None
     leave: "Optional[Callable[[Any], None]]" = None
 
@@ -3175,7 +3188,32 @@ def _is_used_up(body: Any) -> bool:
 
 
 def _is_stream(body: Any) -> bool:
-    return hasattr(body, "__next__") or hasattr(body, "read")
+    if hasattr(body, "__next__") or hasattr(body, "read"):
+        return True
+    # It may give the same iterator whenever it is asked for one.
+    return hasattr(body, "__iter__") and iter(body) is iter(body)
+
+
+def _with_lists(form: Any) -> Any:
+    """A form whose fields can be sent again, though some were iterators."""
+    if isinstance(form, abc.Mapping):
+        if any(map(_is_read_once, form.values())):
+            return {name: _listed(value) for name, value in form.items()}
+    elif isinstance(form, (list, tuple)):
+        with contextlib.suppress(TypeError, ValueError):
+            pairs = [(name, value) for name, value in form]
+            if any(_is_read_once(value) for _, value in pairs):
+                return [(name, _listed(value)) for name, value in pairs]
+    return form
+
+
+def _is_read_once(value: Any) -> bool:
+    is_kept = isinstance(value, (str, bytes, list, tuple, abc.Mapping))
+    return not is_kept and hasattr(value, "__iter__") and _is_stream(value)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if _is_read_once(value) else value
 
 
 class _Body:
@@ -3188,6 +3226,7 @@ class _Body:
         self._files: List[Tuple[Any, int]] = []
         self.replayable = True
         if options.get("data") is not None:
+            options["data"] = _with_lists(options["data"])
             self._note(options["data"])
         if options.get("files"):
             self._note_parts(options["files"])
@@ -3222,7 +3261,8 @@ def _proxy_in_words(url: Any, proxies: Any) -> str:
     proxy = select_proxy(url, proxies) if proxies else None
     if not proxy:
         return ""
-    shown = str(_without_userinfo(proxy))
+    # Whoever writes / ? or # into a password hides it from URL parsers.
+    shown = re.sub(r"//.*@", "//", str(proxy))
     for name in os.environ:
         if name.lower().endswith("_proxy") and os.environ[name] == proxy:
             return f"{shown} (environment variable {name})"
@@ -3267,6 +3307,7 @@ class _Attempts:
         )
         self._may_be_done = False  # An attempt may have been carried out.
         self._met_stale_connection = False
+        self._last_response: Any = None
         self._has_renewed = False
         self._headers = options.get("headers") or {}
         # With it, the API refuses to do what is done already.
@@ -3278,6 +3319,7 @@ class _Attempts:
         self.is_repeated = False  # This is not the first one.
         self._deadline = deadline
         self.progress = _Progress()
+        self.progress.key = session._api_key
         self.progress.deadline = deadline
         self.progress.max_size = session.max_response_size
 
@@ -3299,7 +3341,8 @@ class _Attempts:
         _strip_error(error, self._handled, self._session._key_secrets())
         reason = self._reason(error, is_late)
         if is_late:
-            raise PDDeadlineError(self._past_deadline(reason)) from error
+            text = self._past_deadline(reason)
+            raise PDDeadlineError(text, self._last_response) from error
         if not _is_transient(error):
             received = getattr(error, "response", None)
             raise PDClientError(
@@ -3323,7 +3366,7 @@ class _Attempts:
             raise PDClientError(self._gave_up(reason, limit)) from error
         self._network_retries += 1
         wait = self._pause_after_network_error()
-        self._check_deadline(wait, reason, None, error)
+        self._check_deadline(wait, reason, self._last_response, error)
         self._session.log.warning(
             "%s: %s Retry %d of %d in %g s.",
             self._endpoint,
@@ -3372,6 +3415,7 @@ class _Attempts:
         status = response.status_code
         if status // 100 == 2:
             return None
+        self._last_response = response
         if status == 401 and self._renews_credential():
             return 0
         if status == 401 and status not in self._session.retry:
@@ -5694,7 +5738,7 @@ def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
 #
 # The adapter of requests, and what is below it: what urllib3 and http.client
 # do not do right, or do not bound. Private names of theirs: _new_conn,
-# _get_conn, _decoder and _decoders of urllib3, _safe_read of http.client.
+# _get_conn, _decoder and _decoders of urllib3, _safe_read, _tunnel of http.
 # Where one is renamed, what rests on it is lost, and nothing else.
 
 
@@ -5777,15 +5821,10 @@ class _Answer(http.client.HTTPResponse):
     end of the connection for the end of the headers.
     """
 
-    def __init__(
-        self,
-        sock: Any,
-        *args: Any,
-        progress: "Optional[_Progress]" = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        self._progress: Optional[_Progress] = kwargs.pop("progress")
         super().__init__(sock, *args, **kwargs)
-        self._progress = progress
+        progress = self._progress
         if progress is not None and progress.deadline is not None:
             raw = self.fp.detach()
             reader = _DeadlineReader(raw, sock, progress.deadline)
@@ -5799,7 +5838,9 @@ class _Answer(http.client.HTTPResponse):
         self.fp = head
         try:
             super().begin()
-            while self.status < 200 and self.status != 101:
+            while self.status < 200:
+                if self.status == 101:  # Nobody has asked for that.
+                    raise http.client.BadStatusLine("101")
                 self.headers = None
                 super().begin()
         finally:
@@ -5856,8 +5897,7 @@ class _PlainConnection(HTTPConnection):
     def _limit_socket(self, sock: Any) -> None:
         progress = self._progress
         if progress is not None and progress.deadline is not None:
-            seconds = self.timeout
-            _limit_socket(sock, seconds, progress.deadline)
+            _limit_socket(sock, self.timeout, progress.deadline)
 
     def connect(self) -> None:
         self.answers, self._is_connecting = 0, True
@@ -5877,6 +5917,10 @@ class _PlainConnection(HTTPConnection):
         sock = self._connect_before(progress.deadline)
         self._limit_socket(sock)  # For the handshake that follows.
         return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        self._limit_socket(self.sock)  # Again, for the handshake.
 
     def _connect_before(self, deadline: _Deadline) -> Any:
         """Try the addresses of a host, none after the deadline."""
@@ -6115,9 +6159,7 @@ class _Adapter(HTTPAdapter):
                 return adapter.send(request, **options)
         if "Proxy-Authorization" in request.headers:
             _strip_proxy_credentials(request, proxies)
-        progress = _progress_of(request)
-        if progress is None:  # It was prepared by hand.
-            return super().send(request, **options)
+        progress = _progress_of(request) or _Progress()  # Prepared by hand.
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         options["timeout"] = _attempt_timeout(timeout, progress)
         self._limit_chunked(request, proxies, options["timeout"])
@@ -6601,7 +6643,9 @@ class _Transport(requests.Session):
                 raise
         except (ValueError, RuntimeError) as error:
             progress = _progress_of(resp.request)
-            if progress is not None and progress.hook_error is error:
+            # A StopIteration of a hook is made a RuntimeError on the way.
+            errors = (error, error.__cause__)
+            if progress is not None and progress.hook_error in errors:
                 raise
             raise ChunkedEncodingError(
                 f"The redirect cannot be followed: {error}"
@@ -7359,14 +7403,14 @@ class PDSession(_FastTransport, _Transport):
         """The parameters without empty lists, each of which is warned of."""
         pairs = _as_lists(pairs)
         for name, value in pairs:
-            if value == []:
+            if _is_empty_list(value):
                 _warn(
                     self.log,
                     f"The query parameter {name!r} is empty and is left out: "
                     "it filters nothing. Skip the request if nothing is what "
                     "you want; None leaves a parameter out silently.",
                 )
-        return [(name, value) for name, value in pairs if value != []]
+        return [pair for pair in pairs if not _is_empty_list(pair[1])]
 
     def prepare_headers(
         self, method: str, user_headers: "Optional[Mapping[str, Any]]" = None
@@ -8778,7 +8822,7 @@ def _jsonable(event: "Dict[str, Any]") -> "Dict[str, Any]":
     try:
         json.dumps(event, allow_nan=False)
         return event
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # Also of values that are odd, or change meanwhile.
         return cast(Dict[str, Any], _as_json(event))
 
 
@@ -8792,13 +8836,14 @@ def _as_json(value: Any, within: "Tuple[int, ...]" = ()) -> Any:
         return "<within itself>"
     if len(within) < _MAX_DEPTH:
         inside = (*within, id(value))
-        if isinstance(value, abc.Mapping):
-            return {
-                _as_name(name): _as_json(item, inside)
-                for name, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            return [_as_json(item, inside) for item in value]
+        with contextlib.suppress(Exception):  # It may change meanwhile.
+            if isinstance(value, abc.Mapping):
+                return {
+                    _as_name(name): _as_json(item, inside)
+                    for name, item in value.items()
+                }
+            if isinstance(value, (list, tuple)):
+                return [_as_json(item, inside) for item in value]
     return _as_text(value)
 
 
@@ -8823,7 +8868,8 @@ def _as_text(value: Any) -> str:
     """Any value as a text that says most of it."""
     try:
         if isinstance(value, datetime) and value.tzinfo is None:
-            value = value.astimezone()  # It is local time.
+            with contextlib.suppress(Exception):  # That of pandas cannot.
+                value = value.astimezone()  # It is local time.
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, (bytes, bytearray)):
@@ -9028,6 +9074,17 @@ def _check_required(payload: "Dict[str, Any]") -> None:
     payload["severity"] = str(severity).lower()
 
 
+def _with_listed_links(event: "Dict[str, Any]") -> "Dict[str, Any]":
+    """An event whose images and links are lists, as the API wants them."""
+    for kind in ("images", "links"):
+        entries = event.get(kind)
+        if isinstance(entries, (str, bytes, abc.Mapping)):
+            event = dict(event, **{kind: [entries]})
+        elif not isinstance(entries, list) and hasattr(entries, "__iter__"):
+            event = dict(event, **{kind: list(cast(Any, entries))})
+    return event
+
+
 def _without_empty_links(
     event: "Dict[str, Any]",
 ) -> "Tuple[Dict[str, Any], List[str]]":
@@ -9038,8 +9095,9 @@ def _without_empty_links(
     problems = []
     for kind, wanted in (("images", "src"), ("links", "href")):
         entries = event.get(kind)
-        if not isinstance(entries, (list, tuple)):
+        if entries is None:
             continue
+        entries = entries if isinstance(entries, list) else [entries]
         good = [e for e in entries if isinstance(e, dict) and e.get(wanted)]
         if len(good) < len(entries):
             event = dict(event, **{kind: good})
@@ -9249,7 +9307,8 @@ class _EventsSession(PDSession):
         """
         event = dict(event, routing_key=_Secret(self.api_key))
         _check_payload(event)
-        event, left_out = _without_empty_links(_jsonable(event))
+        event = _jsonable(_with_listed_links(event))
+        event, left_out = _without_empty_links(event)
         fitted, cuts = _fit_event(event)
         if cuts and self.strict_events:
             raise PDInputError(
@@ -9275,6 +9334,8 @@ class _Guard:
     ) -> None:
         summary, source, dedup_key = alert
         _signature(events.trigger).bind(summary, source, dedup_key, **event)
+        if event.get("deadline") is not None:
+            _new_deadline(event["deadline"])
         severity = event.get("severity", "critical")
         payload = {"summary": summary, "source": source, "severity": severity}
         payload.update(_checked_dict("payload", event.get("payload")))
@@ -9524,6 +9585,11 @@ class EventsAPISession(_EventsSession):
                 f"session's, {self.trunc_key}. Make a session for each key.",
             )
         event = dict(properties, event_action=action)
+        payload = event.get("payload")
+        if isinstance(payload, abc.Mapping) and "severity" in payload:
+            severity = str(payload["severity"]).lower()
+            if severity in _SEVERITIES:
+                event["payload"] = dict(payload, severity=severity)
         makes_key = self.client_dedup_keys or self.outbox is not None
         is_missing = dedup_key is None or dedup_key == ""
         if is_missing and action == "trigger" and makes_key:

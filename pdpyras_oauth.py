@@ -103,7 +103,7 @@ def _reason(answer: Dict[str, Any], hidden: Iterable[str]) -> str:
     reason = pdpyras._one_paragraph(": ".join(texts))
     for text in hidden:
         if isinstance(text, pdpyras._Secret):
-            reason = reason.replace(text, "***")
+            reason = pdpyras._secret_pattern(text).sub("***", reason)
     return reason[:_MAX_REASON_LENGTH] or "no reason is given"
 
 

@@ -203,6 +203,35 @@ def test_what_a_hook_raises_from_network_trouble_is_its_own(
     assert len(server.requests) == 1 and naps == []
 
 
+def test_what_a_hook_raises_behind_a_redirect_repeats_nothing(
+    server, session, naps
+):
+    """Even if it is what ends a generator, as requests follows them in."""
+
+    def hook(response, *args, **kwargs):
+        if response.status_code == 201:
+            next(iter(()))
+
+    server.reply(307, headers={"Location": "/users/2"})
+    server.reply(201, json=BODY)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        session.post("/users", json=BODY, hooks={"response": hook})
+    assert len(server.requests) == 2 and naps == []
+
+
+def test_a_protocol_that_nobody_asked_for_is_network_trouble(
+    server, session, naps
+):
+    """Else the answer that follows would be the next request's."""
+    late = wire.Answer(json={"user": {"id": "A"}})
+    server.reply(before=[b"HTTP/1.1 101 Switching Protocols\r\n\r\n"])
+    server.handler = lambda request: late
+    assert session.rget("users/A") == {"id": "A"}
+    late.json = {"user": {"id": "B"}}
+    assert session.rget("users/B") == {"id": "B"}
+    assert len(naps) == 1
+
+
 def test_a_hook_is_not_called_with_a_broken_body(server, session, naps):
     seen = []
 

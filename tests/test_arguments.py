@@ -155,3 +155,25 @@ def test_texts_are_no_pairs(params: Any, session: Any) -> None:
         session.get("users", params=params)
     with pytest.raises(ValueError, match="pairs"):
         session.iter_all("users", params=params)
+
+
+class OddNumber:
+    """As those of numpy: it compares to a list item by item."""
+
+    def __eq__(self, other: Any) -> Any:
+        return [] if isinstance(other, list) else self is other
+
+    def __ne__(self, other: Any) -> Any:
+        raise ValueError("The truth value of an empty array is ambiguous.")
+
+    __hash__ = object.__hash__
+
+    def __str__(self) -> str:
+        return "3"
+
+
+def test_a_number_of_another_library_is_sent(
+    session: Any, server: Any
+) -> None:
+    session.get("users", params={"limit": OddNumber()})
+    assert dict(server.requests[0].query)["limit"] == "3"

@@ -184,6 +184,29 @@ def test_the_deadline_bounds_a_proxy_that_opens_its_tunnel(
         assert server.connections == 0
 
 
+def test_the_deadline_bounds_the_handshake_behind_a_slow_tunnel(
+    trust, session, clock
+):
+    """What the proxy took is not given to the handshake once more."""
+    with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
+        session.url, session.verify = server.url, trust.ca_file
+        session.proxies = {"https": proxy.url}
+        server.fault("stall", "tls")
+        proxy.delay = 0.8 * DEADLINE
+        with pytest.raises(pdpyras.PDDeadlineError):
+            session.get("/users/P1", deadline=DEADLINE)
+        clock.check()
+
+
+def test_the_last_answer_is_with_what_the_deadline_ends(server, session, naps):
+    session.retry[503] = 3
+    server.reply(503)
+    server.fault("stall", "status", times=9)
+    with pytest.raises(pdpyras.PDDeadlineError) as caught:
+        session.get("users", deadline=9)
+    assert caught.value.response.status_code == 503
+
+
 def test_the_deadline_bounds_an_answer_that_drips_through_a_proxy(
     trust, session, clock
 ):

@@ -615,6 +615,49 @@ def test_a_severity_in_any_case(severity, events, server):
         assert request.json["payload"]["severity"] == "critical"
 
 
+@pytest.mark.parametrize("kind", ["links", "images"])
+def test_images_and_links_may_be_any_iterable(kind, events, server):
+    name = {"links": "href", "images": "src"}[kind]
+    one = {name: "https://x.example"}
+    for given in ([one], (one,), iter([one]), one, (e for e in [one])):
+        events.trigger(SUMMARY, SOURCE, **{kind: given})
+    for request in server.requests:
+        assert request.json[kind] == [one]
+    for wrong in ("https://x.example", 5):
+        with told(pdpyras.PDWarning, "left out"):
+            events.trigger(SUMMARY, SOURCE, **{kind: wrong})
+        assert server.requests[-1].json[kind] == []
+
+
+def test_a_severity_in_any_case_in_an_event_of_the_callers(events, server):
+    payload = {"summary": SUMMARY, "source": SOURCE, "severity": "CRITICAL"}
+    events.send_event("trigger", payload=payload)
+    assert server.requests[0].json["payload"]["severity"] == "critical"
+    assert payload["severity"] == "CRITICAL"
+
+
+class Moment(datetime):
+    """As that of pandas: it is a datetime, but cannot do all of it."""
+
+    def astimezone(self, tz=None):
+        raise TypeError("Cannot convert tz-naive Timestamp, use tz_localize")
+
+
+class Shaky(dict):
+    """What another thread changes meanwhile."""
+
+    def items(self):
+        raise RuntimeError("dictionary changed size during iteration")
+
+
+def test_no_alert_is_lost_for_a_value_that_breaks(events, server):
+    details = {"at": Moment(2026, 1, 1, 10), "of": {"it": Shaky(a=1)}}
+    events.trigger(SUMMARY, SOURCE, custom_details=details)
+    found = server.requests[0].json["payload"]["custom_details"]
+    assert found["at"] == "2026-01-01T10:00:00"
+    assert "a" in str(found["of"]["it"])
+
+
 @pytest.mark.parametrize("key", [0, 5, False, b"k", ["k"]])
 @pytest.mark.parametrize("action", ["trigger", "acknowledge", "resolve"])
 def test_a_dedup_key_that_is_no_text_is_never_dropped(

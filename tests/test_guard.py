@@ -324,3 +324,9 @@ def test_the_key_is_hidden_in_every_spelling(events, sent):
     (event,) = sent()
     assert spelled not in json.dumps(event)
     assert f"*{KEY[-4:]}" in event["payload"]["summary"]
+
+
+@pytest.mark.parametrize("deadline", [0, -1, "5", float("nan")])
+def test_a_deadline_that_is_none_is_refused_before_the_block(deadline, events):
+    with pytest.raises(ValueError, match="deadline must be"):
+        events.guard("s", "s", deadline=deadline)

@@ -249,6 +249,7 @@ def test_one_rget_goes_straight_through_the_sections(server, session):
         (urllib3.HTTPConnectionPool, "_get_conn"),
         (urllib3.connection.HTTPConnection, "_new_conn"),
         (http.client.HTTPResponse, "_safe_read"),
+        (http.client.HTTPConnection, "_tunnel"),
         (os.environ, "_data"),
     ],
 )
@@ -260,7 +261,7 @@ def test_private_names_of_others_are_still_there(owner, name):
 def test_private_names_of_others_stand_in_the_transport():
     theirs = re.compile(
         r"\.(_encode_params|_cookies|_original_response|_decoder|_decoders"
-        r"|_get_conn|_new_conn|_safe_read|_store)\b"
+        r"|_get_conn|_new_conn|_safe_read|_store|_tunnel)\b"
     )
     places = {
         section_of(number)

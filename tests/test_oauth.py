@@ -995,6 +995,26 @@ def test_no_error_shows_a_secret(identity, box, naps, caplog, fail, kind):
     assert "MARK" not in caplog.text
 
 
+def test_a_secret_is_hidden_as_the_form_spelled_it(identity, box):
+    secret = "a-made-up+secret/of=here"
+    app = pdpyras_oauth.OAuthApp(
+        "cid",
+        secret,
+        scopes=("users.read",),
+        subdomain="acme",
+        url=identity.url,
+    )
+
+    def echo(request):
+        error = {"error": "invalid", "error_description": str(request.body)}
+        return wire.Answer(400, json=error)
+
+    identity.handler = echo
+    with pytest.raises(PDClientError, match="client_secret=") as caught:
+        app.session(url=box.url).rget("users/me")
+    assert "made-up" not in str(caught.value)
+
+
 def test_an_interrupt_of_a_token_request_shows_no_secret(identity, box):
     session = make_app(identity.url).session(url=box.url)
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import copy
 import html
+import io
 import json
 import pickle
 import re
@@ -722,6 +723,55 @@ def test_a_key_is_hidden_in_every_spelling(spelling, session, server, caplog):
         assert spelled not in text
         assert html.unescape(urllib.parse.unquote(spelled)) not in text
         assert "spelled-key" not in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data": io.BytesIO(b"routing_key=not-a-real-key")},
+        {"data": iter([b"routing_key=not-a-real-key"])},
+        {"data": {"a": "b"}, "files": {"f": b"not-a-real-key"}},
+        {"params": {"routing_key": "not-a-real-key"}, "json": {}},
+    ],
+    ids=["file", "iterator", "parts", "query"],
+)
+def test_the_sessions_key_wherever_it_was_in_a_request(
+    options, events, server
+):
+    events.api_key = "not-a-real-key"
+    server.reply(400, json={"errors": ["not-a-real-key"]})
+    response = events.post("v2/enqueue", **options)
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        pdpyras.successful_response(response)
+    assert caught.value.errors == ["*-key"]
+    assert b"not-a-real" not in pickle.dumps(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "close"])
+def test_a_request_that_was_prepared_by_hand_shows_no_key(
+    fault, server, session
+):
+    request = requests.Request("GET", f"{server.url}/users")
+    prepared = session.prepare_request(request)
+    prepared.headers["Authorization"] = f"Token token={KEY}"
+    if fault == "refuse":
+        server.fault("refuse", stage="connect")
+    else:
+        server.fault("close", "status")
+    with pytest.raises(requests.RequestException) as caught:
+        session.send(prepared)
+    assert not [p for p, text in shown_by(caught.value) if KEY in text]
+
+
+@pytest.mark.parametrize("sign", "/?#\\")
+def test_a_proxys_password_with_a_sign_that_ends_a_host(sign, session, caplog):
+    password = f"long-secret{sign}other-secret"
+    session.max_network_attempts = 1
+    proxy = f"http://user:{password}@127.0.0.1:{wire.closed_port()}"
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("/users", proxies={"http": proxy, "https": proxy})
+    for text in (str(caught.value), caplog.text):
+        assert "long-secret" not in text and "other-secret" not in text
 
 
 @pytest.mark.parametrize("encode", [str, str.encode], ids=["str", "bytes"])

@@ -7,6 +7,7 @@ be read only once is sent once. How often, and after which pause, is in
 
 import io
 import os
+import re
 
 import pytest
 
@@ -201,6 +202,42 @@ def test_a_pipe_is_not_sent_again_after_an_answer(server, session, naps, pipe):
     assert session.post("users", data=pipe).status_code == 429
     assert [r.body for r in server.requests] == [b"once"]
     assert naps == []
+
+
+@pytest.mark.parametrize("files", [None, {"f": ("a.txt", b"abc")}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: {"ids": map(str, [1, 2]), "a": "b"},
+        lambda: [("ids", map(str, [1, 2])), ("a", "b")],
+        lambda: (("ids", (str(n) for n in (1, 2))), ("a", "b")),
+    ],
+    ids=["dict", "list", "tuple"],
+)
+def test_a_form_with_iterators_is_sent_again_whole(
+    make, files, server, session, naps
+):
+    server.reply(429)
+    assert session.post("users", data=make(), files=files).ok
+    first, second = server.requests
+    for number in (b"1", b"2"):
+        for request in (first, second):
+            assert re.search(b'ids(=|"\\s+)' + number, request.body)
+
+
+def test_what_gives_the_same_iterator_each_time_is_not_sent_again(
+    server, session, caplog
+):
+    parts = iter([b"once"])
+
+    class Parts:
+        def __iter__(self):
+            return parts
+
+    server.reply(429)
+    assert session.post("users", data=Parts()).status_code == 429
+    assert "cannot be sent again" in caplog.text
+    assert len(server.requests) == 1
 
 
 def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):

@@ -1267,3 +1267,12 @@ def test_an_encrypted_base_does_not_warn(monkeypatch):
 )
 def test_hosts_that_look_like_loopback_warn(host, internet, monkeypatch):
     assert len(notices_about_http(f"http://{host}", 2, monkeypatch)) == 1
+
+
+@pytest.mark.parametrize("end", ["?a=b", "#a", "/x?y", "/#"])
+def test_a_base_url_ends_before_query_and_fragment(end, session):
+    with pytest.raises(pdpyras.URLError, match="is not of the form"):
+        pdpyras.normalize_url(f"https://api.example{end}", "users")
+    session.url = f"https://api.example{end}"
+    with pytest.raises(pdpyras.URLError, match="is not of the form"):
+        session.get("users")

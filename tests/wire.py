@@ -663,6 +663,7 @@ class Proxy(Listener):
     not show the ``credentials``, ``'user:password'``, is answered 407.
     ``fault``: how it fails those that want a tunnel, ``"stall"`` or
     ``"drip"``; ``refusal``: the answer that it gives them instead.
+    ``delay``: seconds before it opens one.
     """
 
     def __init__(
@@ -675,6 +676,7 @@ class Proxy(Listener):
         self.credentials = credentials
         self.fault = ""
         self.refusal: Optional[Answer] = None
+        self.delay = 0.0
         super().__init__()
 
     @property
@@ -709,6 +711,7 @@ class Proxy(Listener):
             if first:
                 upstream.sendall(first)
             else:
+                threading.Event().wait(self.delay)  # Not time.sleep: see naps.
                 link.sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
             self._relay(link.sock, upstream)
 
