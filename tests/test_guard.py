@@ -70,6 +70,22 @@ def test_success_resolves_the_same_alert(events, sent):
     assert other.dedup_key != guard.dedup_key
 
 
+def test_success_sends_nothing_of_the_alert_but_its_key(events, sent, caplog):
+    more = {"payload": {"class": "c"}, "custom_details": {"run": 7}}
+    more.update(component="disk", severity="info", timestamp="2026-11-27")
+    more.update(group="g", class_="c", client="cron", client_url="https://x")
+    more.update(images=[{"src": "https://x"}], links=[{"href": "https://x"}])
+    with events.guard("s", "s", dedup_key="k", **more):
+        pass
+    assert caplog.records == []
+    (event,) = sent()
+    assert event == {
+        "routing_key": KEY,
+        "event_action": "resolve",
+        "dedup_key": "k",
+    }
+
+
 def test_a_deadline_of_the_guard_is_for_success_too(events, server):
     end = threading.Event()
 
@@ -294,6 +310,8 @@ def test_it_decorates_generators(events, sent):
                 raise OopsError
 
     assert inspect.isgeneratorfunction(numbers)
+    assert numbers.__name__ == "numbers"
+    assert list(inspect.signature(numbers).parameters) == ["count"]
     assert list(numbers(2)) == [0, 1]
     assert actions(sent) == ["resolve"]
     with pytest.raises(OopsError):
