@@ -1,11 +1,13 @@
 """Answers: each the right one, whole, once, and no larger than allowed."""
 
+import copy
 import gzip
 import io
 import itertools
 import json
 import logging
 import math
+import pickle
 import socket
 import threading
 import tracemalloc
@@ -24,6 +26,10 @@ from tests.support import KEY
 BODY = {"user": {"id": "P1", "name": "x" * 300}}
 CONTENT = json.dumps(BODY).encode("ascii")
 EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+
+
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
 
 
 def named(request):
@@ -1120,9 +1126,19 @@ def test_max_response_size_holds_for_events_pages_and_redirects(
     assert len(server.requests) == 3
 
 
-def test_pickled_sessions_keep_the_settings_of_answers(session):
-    import pickle
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("options", [{}, {"deadline": 60}])
+def test_an_answer_can_be_copied_and_pickled(options, again, session, server):
+    server.reply(302, headers={"Location": "/users/P1"})
+    server.reply(json=BODY)
+    answer = session.get("users", **options)
+    twin = again(answer)
+    assert twin.json() == BODY
+    assert twin.request.url == f"{server.url}/users/P1"
+    assert [past.status_code for past in twin.history] == [302]
 
+
+def test_pickled_sessions_keep_the_settings_of_answers(session):
     session.max_response_size, session.retry_reads = 17, True
     with pickle.loads(pickle.dumps(session)) as other:
         assert (other.max_response_size, other.retry_reads) == (17, True)

@@ -555,10 +555,15 @@ def test_an_error_that_has_nothing_to_do_with_what_is_handled(client):
 
 
 @pytest.mark.parametrize(
-    "status, level", [(500, logging.WARNING), (429, logging.DEBUG)]
+    "status, level",
+    [
+        (404, logging.WARNING),
+        (429, logging.DEBUG),
+        (500, logging.WARNING),
+    ],
 )
 def test_each_retry_after_an_answer_is_logged(status, level, client, caplog):
-    client.retry[500] = 1
+    client.retry.update({404: 1, 500: 1})
     with caplog.at_level(logging.DEBUG, logger="pdpyras"):
         first_pause(client, status)
     (record,) = caplog.records

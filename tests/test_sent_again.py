@@ -279,6 +279,16 @@ def test_what_can_merely_be_read_is_not_sent_again(
     assert naps == []
 
 
+def test_what_can_merely_be_read_is_not_sent_behind_a_redirect(
+    server, session, naps
+):
+    server.reply(307, headers={"Location": "/teams"})
+    with pytest.raises(pdpyras.PDClientError, match="used up"):
+        session.post("users", data=Reader())
+    assert [r.body for r in server.requests] == [b"once"]
+    assert naps == []
+
+
 class Credential:
     """An object that renews its token, as one of ``pdpyras_oauth``."""
 
