@@ -880,6 +880,20 @@ def test_what_the_caller_was_handling_stays_as_it_is(server, session, naps):
         assert error.__traceback__ is before
 
 
+def test_what_another_sender_quotes_is_hidden(session):
+    class Sender:
+        def request(self, method, url, **options):
+            quoted = OSError(f"sent with {session.api_key}")
+            raise requests.ConnectionError(quoted)
+
+    session.parent = Sender()
+    session.max_network_attempts = 0
+    with pytest.raises(pdpyras.PDClientError, match="sent with") as caught:
+        session.get("users")
+    for text in said_by(caught.value):
+        assert session.api_key not in text
+
+
 def test_short_keys_hide_nothing_and_break_nothing(session, server):
     session.api_key = "abcd"
     server.reply(404, json={"error": {"message": "abcd and so on"}})
