@@ -603,6 +603,10 @@ def test_giving_up_is_logged(client, caplog):
     record = caplog.records[-1]
     assert record.levelno == logging.ERROR
     assert "retry[500]=1" in record.getMessage()
+    assert record.getMessage() == (
+        f"GET {URL}: status 500 remains after 1 retries (retry[500]=1, "
+        "max_http_attempts=10)."
+    )
 
 
 def test_retries_are_logged_by_the_log_of_the_session(client, caplog):
