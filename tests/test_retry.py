@@ -411,10 +411,12 @@ def test_a_wait_beyond_max_rate_wait_is_an_error(passed_on, client):
     assert "max_rate_wait" in str(error)
 
 
-def test_max_rate_wait_does_not_bound_other_pauses(client):
-    client.max_rate_wait = 1
-    client.retry[500] = 1
-    assert first_pause(client, 500) == 2
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("longest", [0, 1])
+def test_max_rate_wait_does_not_bound_other_pauses(longest, status, client):
+    client.max_rate_wait = longest
+    client.retry[status] = 1
+    assert first_pause(client, status) == 2
 
 
 # ---------------------------------------------------------------------------
