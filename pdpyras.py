@@ -3179,14 +3179,6 @@ def _stripped(is_callers: bool, secrets: "Collection[str]", value: Any) -> Any:
     return value if is_callers else _masked(value)
 
 
-def _is_used_up(body: Any) -> bool:
-    """Is nothing left of a body that was sent once?
-
-    Of files that tell their position, requests finds out.
-    """
-    return _is_stream(body) and not hasattr(body, "tell")
-
-
 def _is_stream(body: Any) -> bool:
     if hasattr(body, "__next__") or hasattr(body, "read"):
         return True
@@ -6495,6 +6487,15 @@ class _KeepAuthorization(AuthBase):
 _KEEP_AUTHORIZATION = _KeepAuthorization()
 
 
+def _is_used_up(request: Any, body: Any) -> bool:
+    """Is nothing left of a body that was sent once?
+
+    Not if requests has noted where it began, and so will go back there.
+    """
+    position = getattr(request, "_body_position", None)
+    return _is_stream(body) and not isinstance(position, int)
+
+
 class _Transport(requests.Session):
     """A session of requests that sends a key to the configured API only."""
 
@@ -6616,7 +6617,7 @@ class _Transport(requests.Session):
             problem = "which is outside the API"
         elif is_write and not keeps_body:
             problem = f"which would lose the {method}"
-        elif keeps_body and _is_used_up(body):
+        elif keeps_body and _is_used_up(response.request, body):
             problem = "but the body was an iterator, which is used up"
         else:
             return
@@ -9380,7 +9381,9 @@ class _Guard:
 
     def _triggered(self, error: BaseException) -> None:
         name = type(error).__name__
-        reason = traceback.format_exception_only(type(error), error)[-1]
+        told = traceback.TracebackException(type(error), error, None)
+        told.__notes__ = None  # They come last.
+        reason = list(told.format_exception_only())[-1]
         summary = self._shown(f"{self._summary}: {reason.strip()}")
         if len(summary) > _MAX_SUMMARY_LENGTH:
             end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)

@@ -348,3 +348,12 @@ def test_the_key_is_hidden_in_every_spelling(events, sent):
 def test_a_deadline_that_is_none_is_refused_before_the_block(deadline, events):
     with pytest.raises(ValueError, match="deadline must be"):
         events.guard("s", "s", deadline=deadline)
+
+
+def test_the_summary_names_the_exception_though_it_has_a_note(events, sent):
+    error = OopsError("disk full")
+    error.__notes__ = ["page 7"]
+    with pytest.raises(OopsError), events.guard("Backup failed", "s"):
+        raise error
+    (event,) = sent()
+    assert event["payload"]["summary"].endswith("OopsError: disk full")

@@ -244,6 +244,7 @@ def test_one_rget_goes_straight_through_the_sections(server, session):
     [
         (requests.PreparedRequest, "_encode_params"),
         (requests.PreparedRequest(), "_cookies"),
+        (requests.PreparedRequest(), "_body_position"),
         (urllib3.HTTPResponse(b""), "_original_response"),
         (urllib3.HTTPResponse(b""), "_decoder"),
         (urllib3.HTTPConnectionPool, "_get_conn"),
@@ -260,7 +261,7 @@ def test_private_names_of_others_are_still_there(owner, name):
 
 def test_private_names_of_others_stand_in_the_transport():
     theirs = re.compile(
-        r"\.(_encode_params|_cookies|_original_response|_decoder|_decoders"
+        r"\.(_encode_params|_cookies|_body_position|_original_response|_decoder|_decoders"
         r"|_get_conn|_new_conn|_safe_read|_store|_tunnel)\b"
     )
     places = {

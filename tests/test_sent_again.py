@@ -10,6 +10,7 @@ import os
 import re
 
 import pytest
+import urllib3
 
 import pdpyras
 
@@ -248,6 +249,12 @@ def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):
     assert naps == []
 
 
+#: Old ones iterate over each body themselves.
+reads_bodies = pytest.mark.skipif(
+    urllib3.__version__.startswith("1."), reason="urllib3 does not read these"
+)
+
+
 class Reader:
     """What can be read, and nothing else."""
 
@@ -265,6 +272,7 @@ class Telling(Reader):
         return 0
 
 
+@reads_bodies
 @pytest.mark.parametrize("kind", [Reader, Telling])
 def test_what_can_merely_be_read_is_not_sent_again(
     kind, server, session, naps, caplog
@@ -279,6 +287,7 @@ def test_what_can_merely_be_read_is_not_sent_again(
     assert naps == []
 
 
+@reads_bodies
 def test_what_can_merely_be_read_is_not_sent_behind_a_redirect(
     server, session, naps
 ):
@@ -287,6 +296,32 @@ def test_what_can_merely_be_read_is_not_sent_behind_a_redirect(
         session.post("users", data=Reader())
     assert [r.body for r in server.requests] == [b"once"]
     assert naps == []
+
+
+class Upload:
+    """A file that shows its progress, as many scripts have one."""
+
+    def __init__(self, content):
+        self._file = io.BytesIO(content)
+        self._size = len(content)
+        self.tell, self.read = self._file.tell, self._file.read
+        self.seek = self._file.seek
+
+    def __len__(self):
+        return self._size
+
+
+@reads_bodies
+@pytest.mark.parametrize("kind", [Upload, Telling])
+@pytest.mark.parametrize("status", [307, 308])
+def test_what_requests_does_not_rewind_is_not_lost_behind_a_redirect(
+    status, kind, server, session
+):
+    body = kind(b"once") if kind is Upload else kind()
+    server.reply(status, headers={"Location": "/teams"})
+    with pytest.raises(pdpyras.PDClientError, match="used up"):
+        session.post("users", data=body)
+    assert [r.body for r in server.requests] == [b"once"]
 
 
 class Credential:
