@@ -6644,9 +6644,10 @@ class _Transport(requests.Session):
                 raise
         except (ValueError, RuntimeError) as error:
             progress = _progress_of(resp.request)
+            hook_error = None if progress is None else progress.hook_error
             # A StopIteration of a hook is made a RuntimeError on the way.
-            errors = (error, error.__cause__)
-            if progress is not None and progress.hook_error in errors:
+            is_hooks = hook_error is error or hook_error is error.__cause__
+            if hook_error is not None and is_hooks:
                 raise
             raise ChunkedEncodingError(
                 f"The redirect cannot be followed: {error}"

@@ -249,6 +249,31 @@ def test_a_pipe_is_not_sent_again_after_trouble(server, session, naps, pipe):
     assert naps == []
 
 
+class OnceStuck(io.BytesIO):
+    """A file that cannot go back when a redirect wants it to, but later."""
+
+    def __init__(self, content, sent):
+        super().__init__(content)
+        self.sent, self.was_stuck = sent, False
+
+    def seek(self, *place):
+        if self.sent and not self.was_stuck:
+            self.was_stuck = True
+            raise ValueError("stuck")
+        return super().seek(*place)
+
+
+def test_trouble_in_following_a_redirect_is_network_trouble(
+    server, session, naps
+):
+    body = OnceStuck(b"whole", server.requests)
+    server.reply(307, headers={"Location": "/teams"})
+    assert session.post("users", data=body).ok
+    assert [r.path for r in server.requests] == ["/users", "/users"]
+    assert {r.body for r in server.requests} == {b"whole"}
+    assert len(naps) == 1
+
+
 #: Old ones iterate over each body themselves.
 reads_bodies = pytest.mark.skipif(
     urllib3.__version__.startswith("1."), reason="urllib3 does not read these"
