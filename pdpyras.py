@@ -2973,7 +2973,8 @@ def _answer_or_incident(
         return cast(Response, response)
     options = {n: creation[n] for n in _TAKEN_OVER if n in creation}
     options["headers"] = _headers_to_look(creation["headers"])
-    options.update({} if deadline is None else {"deadline": deadline})
+    if deadline is not None:
+        options["deadline"] = deadline
     query = {"incident_key": key, "date_range": "all"}
     known = f"It may have been created, with the incident_key {key}."
     try:
@@ -3188,24 +3189,17 @@ def _is_stream(body: Any) -> bool:
 
 def _with_lists(form: Any) -> Any:
     """A form whose fields can be sent again, though some were iterators."""
-    if isinstance(form, abc.Mapping):
-        if any(map(_is_read_once, form.values())):
-            return {name: _listed(value) for name, value in form.items()}
-    elif isinstance(form, (list, tuple)):
-        with contextlib.suppress(TypeError, ValueError):
-            pairs = [(name, value) for name, value in form]
-            if any(_is_read_once(value) for _, value in pairs):
-                return [(name, _listed(value)) for name, value in pairs]
+    fields = list(form.items()) if isinstance(form, abc.Mapping) else form
+    if isinstance(fields, (list, tuple)):
+        with contextlib.suppress(TypeError, ValueError):  # It is no form.
+            if any(_is_iterator(value) for _, value in fields):
+                return _as_lists(list(fields))
     return form
 
 
-def _is_read_once(value: Any) -> bool:
-    is_kept = isinstance(value, (str, bytes, list, tuple, abc.Mapping))
-    return not is_kept and hasattr(value, "__iter__") and _is_stream(value)
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if _is_read_once(value) else value
+def _is_iterator(value: Any) -> bool:
+    # What can be read only is a text to requests.
+    return hasattr(value, "__iter__") and _is_stream(value)
 
 
 class _Body:
@@ -3285,7 +3279,6 @@ class _Attempts:
         self._session = session
         self._method = method
         self._endpoint = f"{method} {url}"
-        self._timeout = options.get("timeout")
         self._options = options
         self._body = _Body(options)
         self._handled = sys.exc_info()[1]
@@ -3330,7 +3323,9 @@ class _Attempts:
         """
         is_late = self._deadline is not None and self._deadline.left() <= 0
         is_sent = self._is_sent(error)
-        _strip_error(error, self._handled, self._session._key_secrets())
+        # Not api_key, which would ask a credential for another one.
+        key = _hideable([self._session._api_key])
+        _strip_error(error, self._handled, key)
         reason = self._reason(error, is_late)
         if is_late:
             text = self._past_deadline(reason)
@@ -3358,7 +3353,7 @@ class _Attempts:
             raise PDClientError(self._gave_up(reason, limit)) from error
         self._network_retries += 1
         wait = self._pause_after_network_error()
-        self._check_deadline(wait, reason, self._last_response, error)
+        self._check_deadline(wait, reason, error)
         self._session.log.warning(
             "%s: %s Retry %d of %d in %g s.",
             self._endpoint,
@@ -3423,7 +3418,7 @@ class _Attempts:
             )
             return None
         wait = self._wait_after(response)
-        self._check_deadline(wait, f"Status {status}.", response)
+        self._check_deadline(wait, f"Status {status}.")
         is_quiet = status == 429 and wait < _LONG_WAIT
         log = self._session.log
         (log.debug if is_quiet else log.warning)(
@@ -3491,7 +3486,6 @@ class _Attempts:
         self,
         wait: float,
         reason: str,
-        response: Any,
         error: "Optional[BaseException]" = None,
     ) -> None:
         """Refuse to begin a pause that would end too late."""
@@ -3500,7 +3494,7 @@ class _Attempts:
         raise PDDeadlineError(
             f"{self._endpoint}: {reason} The next attempt would be due in "
             f"{wait:g} s, after the deadline of {self._deadline.seconds:g} s.",
-            response,
+            self._last_response,
         ) from error
 
     def _may_retry_status(self, status: int, limit: int) -> bool:
@@ -3590,7 +3584,7 @@ class _Attempts:
         """The timeout in words: of connecting (0), or of reading (1)."""
         if is_late:
             return "that time"
-        timeout = self._timeout
+        timeout = self._options.get("timeout")
         if isinstance(timeout, tuple) and len(timeout) == 2:
             timeout = timeout[part]
         if isinstance(timeout, (int, float)):
@@ -4034,6 +4028,8 @@ class _UnpagedPosition(_OffsetPosition):
     If the API says that there are others, they are asked for all the same.
     """
 
+    tells_total = True  # There is none to ask for.
+
     def shortfall(self, page: _Page) -> str:
         return super().shortfall(page) if "more" in page.steering else ""
 
@@ -4411,8 +4407,7 @@ class _PagesAhead(_PagesOnDemand):
 
     def _first_page(self, position: _OffsetPosition) -> _Page:
         names = [name for name, _ in position.params]
-        is_only_one = isinstance(position, _UnpagedPosition)
-        is_told = position.tells_total or "total" in names or is_only_one
+        is_told = position.tells_total or "total" in names
         if is_told:
             page = super().page(position)
         else:
@@ -6924,11 +6919,12 @@ _NUMERIC_SETTINGS = {
 
 
 def _check_number(name: str, value: Any) -> None:
-    if value is None and _NUMERIC_SETTINGS[name]:
+    may_be_none = _NUMERIC_SETTINGS[name]
+    if value is None and may_be_none:
         return
     is_number = hasattr(value, "__float__") and not isinstance(value, bool)
     if not is_number or not value >= 0:
-        or_none = ", or None" if _NUMERIC_SETTINGS[name] else ""
+        or_none = ", or None" if may_be_none else ""
         raise ValueError(
             f"{name} must be a number from 0{or_none}, not {value!r}."
         )
@@ -7306,10 +7302,6 @@ class PDSession(_FastTransport, _Transport):
     def trunc_key(self) -> str:
         """The key as it may be shown: ``*`` and its last 4 characters."""
         return last_4(self._api_key)
-
-    def _key_secrets(self) -> "Collection[str]":
-        # Not api_key, which would ask a credential for another one.
-        return _hideable([str(self._api_key)])
 
     # -- Logging ------------------------------------------------------------
 
@@ -9067,23 +9059,29 @@ def _check_required(payload: "Dict[str, Any]") -> None:
             raise PDInputError(
                 f"The {name} must be a non-empty str, not {value!r}."
             )
-    severity = payload.get("severity")
-    if str(severity).lower() not in _SEVERITIES:
+    severity = _severity_of(payload)
+    if severity is None:
         raise PDInputError(
             f"The severity must be one of {', '.join(_SEVERITIES)}, not "
-            f"{severity!r}."
+            f"{payload.get('severity')!r}."
         )
-    payload["severity"] = str(severity).lower()
+    payload["severity"] = severity
+
+
+def _severity_of(payload: "Mapping[str, Any]") -> "Optional[str]":
+    """The severity as the API spells it; None: it is none."""
+    severity = str(payload.get("severity")).lower()
+    return severity if severity in _SEVERITIES else None
 
 
 def _with_listed_links(event: "Dict[str, Any]") -> "Dict[str, Any]":
     """An event whose images and links are lists, as the API wants them."""
     for kind in ("images", "links"):
-        entries = event.get(kind)
-        if isinstance(entries, (str, bytes, abc.Mapping)):
-            event = dict(event, **{kind: [entries]})
-        elif not isinstance(entries, list) and hasattr(entries, "__iter__"):
-            event = dict(event, **{kind: list(cast(Any, entries))})
+        entries: Any = event.get(kind)
+        is_one = isinstance(entries, (str, bytes, abc.Mapping))
+        if is_one or hasattr(entries, "__iter__"):
+            listed = [entries] if is_one else list(entries)
+            event = dict(event, **{kind: listed})
     return event
 
 
@@ -9590,9 +9588,9 @@ class EventsAPISession(_EventsSession):
             )
         event = dict(properties, event_action=action)
         payload = event.get("payload")
-        if isinstance(payload, abc.Mapping) and "severity" in payload:
-            severity = str(payload["severity"]).lower()
-            if severity in _SEVERITIES:
+        if isinstance(payload, abc.Mapping):
+            severity = _severity_of(payload)
+            if severity is not None:
                 event["payload"] = dict(payload, severity=severity)
         makes_key = self.client_dedup_keys or self.outbox is not None
         is_missing = dedup_key is None or dedup_key == ""

@@ -169,33 +169,38 @@ def test_the_deadline_bounds_a_tls_handshake(kind, trust, clock):
             clock.check()
 
 
-@pytest.mark.parametrize("kind", ["stall", "drip"])
-def test_the_deadline_bounds_a_proxy_that_opens_its_tunnel(
-    kind, trust, session, clock
-):
+@pytest.fixture
+def tunnel(trust, session):
+    """A server by HTTPS, and the proxy by which the session reaches it."""
     with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
         session.url, session.verify = server.url, trust.ca_file
         session.proxies = {"https": proxy.url}
-        proxy.fault = kind
-        session.timeout = 0.3 if kind == "drip" else 60
-        with pytest.raises(pdpyras.PDDeadlineError):
-            session.get("/users/P1", deadline=DEADLINE)
-        clock.check()
-        assert server.connections == 0
+        yield server, proxy
+
+
+@pytest.mark.parametrize("kind", ["stall", "drip"])
+def test_the_deadline_bounds_a_proxy_that_opens_its_tunnel(
+    kind, tunnel, session, clock
+):
+    server, proxy = tunnel
+    proxy.fault = kind
+    session.timeout = 0.3 if kind == "drip" else 60
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get("/users/P1", deadline=DEADLINE)
+    clock.check()
+    assert server.connections == 0
 
 
 def test_the_deadline_bounds_the_handshake_behind_a_slow_tunnel(
-    trust, session, clock
+    tunnel, session, clock
 ):
     """What the proxy took is not given to the handshake once more."""
-    with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
-        session.url, session.verify = server.url, trust.ca_file
-        session.proxies = {"https": proxy.url}
-        server.fault("stall", "tls")
-        proxy.delay = 0.8 * DEADLINE
-        with pytest.raises(pdpyras.PDDeadlineError):
-            session.get("/users/P1", deadline=DEADLINE)
-        clock.check()
+    server, proxy = tunnel
+    server.fault("stall", "tls")
+    proxy.delay = 0.8 * DEADLINE
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get("/users/P1", deadline=DEADLINE)
+    clock.check()
 
 
 def test_the_last_answer_is_with_what_the_deadline_ends(server, session, naps):
@@ -208,16 +213,14 @@ def test_the_last_answer_is_with_what_the_deadline_ends(server, session, naps):
 
 
 def test_the_deadline_bounds_an_answer_that_drips_through_a_proxy(
-    trust, session, clock
+    tunnel, session, clock
 ):
-    with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
-        session.url, session.verify = server.url, trust.ca_file
-        session.proxies = {"https": proxy.url}
-        server.fault("drip", "headers")
-        with pytest.raises(pdpyras.PDDeadlineError):
-            session.get("/users/P1", deadline=DEADLINE)
-        clock.check()
-        assert [r.method for r in proxy.requests] == ["CONNECT"]
+    server, proxy = tunnel
+    server.fault("drip", "headers")
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get("/users/P1", deadline=DEADLINE)
+    clock.check()
+    assert [r.method for r in proxy.requests] == ["CONNECT"]
 
 
 @pytest.fixture

@@ -261,8 +261,8 @@ def test_private_names_of_others_are_still_there(owner, name):
 
 def test_private_names_of_others_stand_in_the_transport():
     theirs = re.compile(
-        r"\.(_encode_params|_cookies|_body_position|_original_response|_decoder|_decoders"
-        r"|_get_conn|_new_conn|_safe_read|_store|_tunnel)\b"
+        r"\.(_encode_params|_cookies|_body_position|_original_response"
+        r"|_decoder|_decoders|_get_conn|_new_conn|_safe_read|_store|_tunnel)\b"
     )
     places = {
         section_of(number)
