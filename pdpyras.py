@@ -2391,17 +2391,12 @@ def unwrap(response: Any, wrapper: "Optional[str]") -> Any:
     :returns: the content; None for status 204
     :raises PDServerError: the body is no JSON, no object, or lacks the key
     """
-    if wrapper is None:
-        return try_decoding(response)
-    status = getattr(response, "status_code", None)
-    if status == 204 and try_decoding(response) is None:
-        return None
-    return _content(response, try_decoding(response), wrapper)
-
-
-def _content(response: Any, body: Any, wrapper: str) -> Any:
+    body = try_decoding(response)
     if isinstance(body, dict) and wrapper in body:
         return body[wrapper]
+    status = getattr(response, "status_code", None)
+    if wrapper is None or (body is None and status == 204):
+        return body
     found = type(body).__name__
     if isinstance(body, dict):
         found = "an object with " + (
@@ -6973,6 +6968,47 @@ class _SessionLogger(logging.Logger):
         )
 
 
+class _Logging:
+    """The log of a session."""
+
+    _log: Any
+
+    @property
+    def log(self) -> Any:
+        """The session's own logger, unconfigured, child of ``pdpyras``."""
+        return self._log
+
+    @log.setter
+    def log(self, log: Any) -> None:
+        is_on, self.print_debug = self.print_debug, False
+        self._log = log
+        self.print_debug = is_on
+
+    @log.deleter
+    def log(self) -> None:
+        self.log = _SessionLogger()
+
+    @property
+    def print_debug(self) -> bool:
+        """Whether the log of this session is printed to stderr."""
+        return hasattr(self, "_debugHandler")
+
+    @print_debug.setter
+    def print_debug(self, on: bool) -> None:
+        if on and not self.print_debug:
+            self._debugHandler = logging.StreamHandler()
+            self._level_before = self.log.level
+            self.log.addHandler(self._debugHandler)
+            self.log.setLevel(logging.DEBUG)
+        elif not on and self.print_debug:
+            self.log.removeHandler(self._debugHandler)
+            del self._debugHandler
+            self.log.setLevel(self._level_before)
+
+    #: The name that ``print_debug`` had in version 4.6.
+    debug = print_debug
+
+
 class _RetryLimits(dict):  # type: ignore[type-arg]
     """Retries by HTTP status, checked when they are set."""
 
@@ -7049,7 +7085,7 @@ _ALTERNATIVE_ARGUMENTS = (
 # ---------------------------------------------------------------------------
 
 
-class PDSession(_FastTransport, _Transport):
+class PDSession(_FastTransport, _Transport, _Logging):
     """What all the clients share; not meant to be used by itself.
 
     A subclass states its ``url``, ``permitted_methods`` and headers. The
@@ -7302,43 +7338,6 @@ class PDSession(_FastTransport, _Transport):
     def trunc_key(self) -> str:
         """The key as it may be shown: ``*`` and its last 4 characters."""
         return last_4(self._api_key)
-
-    # -- Logging ------------------------------------------------------------
-
-    @property
-    def log(self) -> Any:
-        """The session's own logger, unconfigured, child of ``pdpyras``."""
-        return self._log
-
-    @log.setter
-    def log(self, log: Any) -> None:
-        is_on, self.print_debug = self.print_debug, False
-        self._log = log
-        self.print_debug = is_on
-
-    @log.deleter
-    def log(self) -> None:
-        self.log = _SessionLogger()
-
-    @property
-    def print_debug(self) -> bool:
-        """Whether the log of this session is printed to stderr."""
-        return hasattr(self, "_debugHandler")
-
-    @print_debug.setter
-    def print_debug(self, on: bool) -> None:
-        if on and not self.print_debug:
-            self._debugHandler = logging.StreamHandler()
-            self._level_before = self.log.level
-            self.log.addHandler(self._debugHandler)
-            self.log.setLevel(logging.DEBUG)
-        elif not on and self.print_debug:
-            self.log.removeHandler(self._debugHandler)
-            del self._debugHandler
-            self.log.setLevel(self._level_before)
-
-    #: The name that ``print_debug`` had in version 4.6.
-    debug = print_debug
 
     # -- What a request is made of ------------------------------------------
 
@@ -9159,11 +9158,11 @@ def _alert_key(response: Any) -> str:
 
     :raises PDServerError: there is none
     """
-    key = _content(response, try_decoding(response), "dedup_key")
+    key = unwrap(response, "dedup_key")
     if isinstance(key, str) and key:
         return key
     got = truncate_text(_redacted(repr(key), response))
-    del key  # As in _content.
+    del key  # As in unwrap.
     raise _schema_error(response, "a str at 'dedup_key'", got)
 
 
