@@ -5715,13 +5715,172 @@ def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
 
 
 # ---------------------------------------------------------------------------
+# Answers
+# ---------------------------------------------------------------------------
+#
+# How the head of an answer is read, and where its body ends. Private names of
+# http.client: _read_status, _check_close, _method and _safe_read. Where one is
+# renamed, what rests on it is lost, and nothing else.
+
+
+# One that http.client and email.parser would read in the same way.
+_PLAIN_HEADERS = r"([!-9;-~]+:[^\r\n]*\r\n)*"
+
+
+def _read_headers(stream: Any) -> Any:
+    """Read headers, and the empty line behind them.
+
+    They are nearly always plain, and then it takes a quarter of the time that
+    ``email.parser`` takes, which reads the others.
+
+    :raises http.client.HTTPException: they are too long, or broke off
+    """
+    max_line = getattr(http.client, "_MAXLINE", 65536)
+    max_lines = getattr(http.client, "_MAXHEADERS", 100)
+    lines: List[bytes] = []
+    while not lines or lines[-1] not in (b"\r\n", b"\n"):
+        lines.append(stream.readline(max_line + 1))
+        if len(lines) > max_lines or len(lines[-1]) > max_line:
+            break  # The parser refuses it.
+        if lines[-1][-1:] != b"\n":
+            raise http.client.IncompleteRead(b"")
+    text = b"".join(lines[:-1]).decode("latin-1")
+    if lines[-1] != b"\r\n" or not re.fullmatch(_PLAIN_HEADERS, text):
+        return http.client.parse_headers(io.BytesIO(b"".join(lines)))
+    headers = http.client.HTTPMessage()
+    for line in text.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        headers.set_raw(name, value.lstrip(" \t"))
+    return headers
+
+
+class _WholeLines:
+    """A stream whose last line is not one that has broken off."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def readline(self, limit: int = -1) -> bytes:
+        line: bytes = self._stream.readline(limit)
+        if line and line[-1:] != b"\n" and len(line) != limit:
+            raise http.client.IncompleteRead(line)
+        return line
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer as HTTP says, where http.client says otherwise.
+
+    Interim answers are read away, whatever their number (RFC 9110, 15.2);
+    http.client passes over status 100 only, and takes the others for the
+    answer, so that the real one goes to the next request. And it takes the
+    end of the connection for the end of the headers.
+    """
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        self._progress: Optional[_Progress] = kwargs.pop("progress")
+        super().__init__(sock, *args, **kwargs)
+        self._socket = sock
+        progress = self._progress
+        if progress is not None and progress.deadline is not None:
+            raw = self.fp.detach()
+            reader = _DeadlineReader(raw, sock, progress.deadline)
+            self.fp = io.BufferedReader(reader)
+
+    def begin(self) -> None:
+        if self.headers is not None:
+            return
+        sock, self._socket = self._socket, None
+        if not _HAS_HEAD_NAMES:
+            super().begin()
+            return
+        version, status, reason = self._read_final_status()
+        self.code = self.status = status
+        self.reason, self.msg = reason.strip(), self.headers
+        if not version.startswith(("HTTP/1.", "HTTP/0.9")):
+            raise http.client.UnknownProtocol(version)
+        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        if self.debuglevel > 0:
+            for name, value in self.headers.items():
+                print("header:", name + ":", value)  # As http.client does.
+        self._find_end()
+        if self.chunked:
+            # A size that broke off behind leading zeros looks like the last.
+            self.fp = _WholeLines(self.fp)
+        elif self.length is None and hasattr(sock, "suppress_ragged_eofs"):
+            # Nothing but the end of TLS tells it apart from a part (RFC 9112,
+            # 9.8).
+            sock.suppress_ragged_eofs = False
+
+    def _read_final_status(self) -> "Tuple[str, int, str]":
+        """Read the heads of interim answers away, and that of the final."""
+        status = 0
+        while status < 200:
+            if self.fp.peek(1) and self._progress is not None:
+                self._progress.is_answered = True
+            version, status, reason = self._read_status()  # type: ignore
+            self.headers = _read_headers(self.fp)
+            if status == 101:  # Nobody has asked for that.
+                raise http.client.BadStatusLine("101")
+        return version, status, reason
+
+    def _find_end(self) -> None:
+        """Find out where the body ends, and whether the connection does.
+
+        :raises http.client.IncompleteRead: the headers do not say
+        """
+        coding = self.headers.get("Transfer-Encoding") or ""
+        self.chunked, self.chunk_left = coding.lower() == "chunked", None
+        self.length = None
+        if self.status in (204, 304):
+            # They have no body, whatever they say (RFC 9112, 6.3).
+            self.chunked, self.length = False, 0
+            del self.headers["Transfer-Encoding"]
+        elif self._method == "HEAD":  # type: ignore[attr-defined]
+            self.length = 0
+        elif not self.chunked:
+            self.length = self._announced_length()
+        self.will_close = (
+            self._check_close()  # type: ignore[attr-defined]
+            or self.status == 408  # So that it is not asked once more.
+            or (self.length is None and not self.chunked)
+        )
+
+    def _announced_length(self) -> "Optional[int]":
+        """The length; it may be said several times (RFC 9112, 6.3)."""
+        field = self.headers.get("Content-Length")
+        if field is None:
+            return None
+        same = re.fullmatch(r"([0-9]+)([ \t]*,[ \t]*\1)*", field.strip())
+        if same is None:  # Where the answer ends is not known.
+            raise http.client.IncompleteRead(b"")
+        return int(same.group(1))
+
+    def _safe_read(self, amt: int) -> bytes:
+        # urllib3 reads the chunks of a body by this.
+        if amt < 0:  # int() reads that, but no chunk has so many bytes.
+            raise http.client.IncompleteRead(b"")
+        if self._progress is not None:
+            self._progress.has_chunk = True
+        return super()._safe_read(amt)  # type: ignore
+
+
+_HAS_HEAD_NAMES = all(
+    hasattr(http.client.HTTPResponse, name)
+    for name in ("_read_status", "_check_close")
+)
+
+
+# ---------------------------------------------------------------------------
 # Connections
 # ---------------------------------------------------------------------------
 #
 # The adapter of requests, and what is below it: what urllib3 and http.client
 # do not do right, or do not bound. Private names of theirs: _new_conn,
-# _get_conn, _decoder and _decoders of urllib3, _safe_read, _tunnel of http.
-# Where one is renamed, what rests on it is lost, and nothing else.
+# _get_conn, _decoder and _decoders of urllib3, _tunnel of http.client. Where
+# one is renamed, what rests on it is lost, and nothing else.
 
 
 class _Seconds(float):
@@ -5776,87 +5935,6 @@ def _attempt_timeout(limits: Any, progress: _Progress) -> _AttemptTimeout:
     timeout.progress, timeout.limits = progress, (connect, read)
     timeout.both = both
     return timeout
-
-
-class _Head:
-    """Reads the lines of a response's head, and remembers the last one."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.first = self.last = b""
-
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self._stream.readline(limit)
-        self.first = self.first or self.last
-        return self.last
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer as HTTP says, where http.client says otherwise.
-
-    Interim answers are read away, whatever their number (RFC 9110, 15.2);
-    http.client passes over status 100 only, and takes the others for the
-    answer, so that the real one goes to the next request. And it takes the
-    end of the connection for the end of the headers.
-    """
-
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        self._progress: Optional[_Progress] = kwargs.pop("progress")
-        super().__init__(sock, *args, **kwargs)
-        progress = self._progress
-        if progress is not None and progress.deadline is not None:
-            raw = self.fp.detach()
-            reader = _DeadlineReader(raw, sock, progress.deadline)
-            self.fp = io.BufferedReader(reader)
-
-    def begin(self) -> None:
-        if self.headers is not None:
-            return
-        stream = self.fp
-        head = _Head(stream)
-        self.fp = head
-        try:
-            super().begin()
-            while self.status < 200:
-                if self.status == 101:  # Nobody has asked for that.
-                    raise http.client.BadStatusLine("101")
-                self.headers = None
-                super().begin()
-        finally:
-            if self.fp is head:  # Else it was closed.
-                self.fp = stream
-            if self._progress is not None and head.first:
-                self._progress.is_answered = True
-        if not head.last:
-            raise http.client.IncompleteRead(b"")
-        if self.length is None and not self.chunked:
-            self._read_length()
-        if self.status == 408:
-            self.will_close = True  # So that it is not asked once more.
-        if self.status in (204, 304) and self.chunked:
-            # They have no body, whatever they say (RFC 9112, 6.3).
-            self.chunked, self.length = False, 0
-            del self.headers["Transfer-Encoding"]
-
-    def _read_length(self) -> None:
-        """Read a length that is said twice in one field (RFC 9112, 6.3)."""
-        field = self.headers.get("Content-Length")
-        if field is not None:
-            same = re.fullmatch(r"([0-9]+)([ \t]*,[ \t]*\1)*", field.strip())
-            if same is None:  # Where the answer ends is not known.
-                raise http.client.IncompleteRead(b"")
-            self.length = int(same.group(1))
-
-    def _safe_read(self, amt: int) -> bytes:
-        # urllib3 reads the chunks of a body by this.
-        if amt < 0:  # int() reads that, but no chunk has so many bytes.
-            raise http.client.IncompleteRead(b"")
-        if self._progress is not None:
-            self._progress.has_chunk = True
-        return super()._safe_read(amt)  # type: ignore
 
 
 class _PlainConnection(HTTPConnection):

@@ -2,6 +2,7 @@
 
 import copy
 import gzip
+import http.client
 import io
 import itertools
 import json
@@ -331,6 +332,20 @@ def test_a_chunk_size_that_is_none_is_network_trouble(
     assert naps == [3]
 
 
+def test_a_chunk_size_that_breaks_off_is_network_trouble(
+    server, session, naps
+):
+    """Behind leading zeros, what is left looks like the last chunk's size."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"0003\r\n[1,\r\n" + b"0002\r\n2]\r\n" + b"0000\r\n"
+    cuts = range(1, len(chunks))
+    for cut in cuts:
+        server.reply(raw=head + chunks[:cut])
+        server.reply(raw=head + chunks + b"\r\n")
+        assert session.get("/users").json() == [1, 2], cut
+    assert naps == [3] * len(cuts)
+
+
 def deflate_raw(data):
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
@@ -500,6 +515,53 @@ def test_a_body_without_length_ends_with_the_connection(server, session, naps):
     server.reply(json=BODY, until_close=True)
     assert session.get("/users/P1").json() == BODY
     assert naps == []
+
+
+def test_a_body_without_length_ends_with_tls(trust, session, naps):
+    """Where TLS has not ended, nobody knows whether all has come."""
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    with wire.Server(tls=trust) as server:
+        session.url, session.verify = server.url, trust.ca_file
+        server.reply(raw=head + CONTENT[:50])
+        server.reply(json=BODY, until_close=True)
+        assert session.get("/users/P1").json() == BODY
+        assert naps == [3]
+        session.max_network_attempts = 0
+        server.reply(raw=head + CONTENT[:50])
+        with pytest.raises(pdpyras.PDClientError, match="EOF"):
+            session.get("/users/P1")
+
+
+def test_http_client_prints_what_it_is_asked_to(
+    server, session, monkeypatch, capsys
+):
+    """Many debug with this switch of the standard library."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    server.reply(json=BODY, headers={"X-Sent": "yes"})
+    session.get("/users/P1")
+    printed = capsys.readouterr().out
+    assert "reply: 'HTTP/1.1 200 OK" in printed
+    assert "header: X-Sent: yes\n" in printed
+
+
+def test_as_many_headers_as_http_client_allows(
+    server, session, monkeypatch, naps
+):
+    def headers(number):
+        lines = b"".join(b"X-%d: y\r\n" % n for n in range(number))
+        return b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n"
+
+    session.max_network_attempts = 0
+    server.reply(raw=headers(99))
+    assert len(session.get("/users/P1").headers) == 99
+    for raw in (headers(101), b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000):
+        server.reply(raw=raw)
+        with pytest.raises(pdpyras.PDClientError, match="got more than"):
+            session.get("/users/P1")
+    # What scripts do about servers that send more.
+    monkeypatch.setattr(http.client, "_MAXHEADERS", 1000)
+    server.reply(raw=headers(500))
+    assert len(session.get("/users/P1").headers) == 500
 
 
 def test_an_end_within_the_headers_is_network_trouble(server, session, naps):

@@ -302,6 +302,16 @@ class Link:
         socket.socket.shutdown(self.sock, socket.SHUT_WR)
         self.drain()
 
+    def close_tls(self) -> None:
+        """Say by TLS that all has been sent (a close_notify alert)."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.settimeout(0)  # Nobody waits for the other side's.
+            try:
+                self.sock.unwrap()
+            except OSError:
+                pass
+            self.sock.settimeout(None)
+
     def drain(self) -> None:
         """Ignore what comes until the client leaves or the server ends."""
         while socket.socket.recv(self.sock, 65536):
@@ -603,6 +613,7 @@ class Server(Listener):
         if fault is not None:
             link.strike(fault.kind)
         elif closing:
+            link.close_tls()
             link.hang_up()
         return fault is None and not closing
 
