@@ -5796,7 +5796,12 @@ class _Answer(http.client.HTTPResponse):
         if not _HAS_HEAD_NAMES:
             super().begin()
             return
-        version, status, reason = self._read_final_status()
+        if self.fp.peek(1) and self._progress is not None:
+            self._progress.is_answered = True
+        version, status, reason = self._read_status()
+        if status == 101:  # Nobody has asked for that.
+            raise http.client.BadStatusLine("101")
+        self.headers = _read_headers(self.fp)
         self.code = self.status = status
         self.reason, self.msg = reason.strip(), self.headers
         if not version.startswith(("HTTP/1.", "HTTP/0.9")):
@@ -5814,17 +5819,13 @@ class _Answer(http.client.HTTPResponse):
             # 9.8).
             sock.suppress_ragged_eofs = False
 
-    def _read_final_status(self) -> "Tuple[str, int, str]":
-        """Read the heads of interim answers away, and that of the final."""
-        status = 0
-        while status < 200:
-            if self.fp.peek(1) and self._progress is not None:
-                self._progress.is_answered = True
-            version, status, reason = self._read_status()  # type: ignore
-            self.headers = _read_headers(self.fp)
-            if status == 101:  # Nobody has asked for that.
-                raise http.client.BadStatusLine("101")
-        return version, status, reason
+    def _read_status(self) -> "Tuple[str, int, str]":
+        # http.client itself reads by this what a proxy answers to CONNECT.
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore
+            if status == 101 or status >= 200:
+                return version, status, reason
+            _read_headers(self.fp)
 
     def _find_end(self) -> None:
         """Find out where the body ends, and whether the connection does.

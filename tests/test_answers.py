@@ -119,6 +119,19 @@ def test_interim_answers_behind_a_redirect(server, session, naps):
     assert session.rget("/users/P2") == "/users/P2"
 
 
+@pytest.mark.parametrize("interim", INTERIM.values(), ids=INTERIM)
+def test_interim_answers_of_a_proxy_that_opens_a_tunnel(
+    interim, trust, session, naps
+):
+    with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
+        server.handler = named
+        proxy.before = b"".join(interim)
+        session.url, session.verify = server.url, trust.ca_file
+        session.proxies = {"https": proxy.url}
+        assert session.rget("/users/P1") == "/users/P1"
+    assert len(proxy.requests) == 1 and naps == []
+
+
 def test_an_end_behind_an_interim_answer_is_network_trouble(
     server, session, naps
 ):

@@ -674,7 +674,8 @@ class Proxy(Listener):
     not show the ``credentials``, ``'user:password'``, is answered 407.
     ``fault``: how it fails those that want a tunnel, ``"stall"`` or
     ``"drip"``; ``refusal``: the answer that it gives them instead.
-    ``delay``: seconds before it opens one.
+    ``delay``: seconds before it opens one; ``before``: bytes that it sends
+    before it says that one is open.
     """
 
     def __init__(
@@ -687,7 +688,7 @@ class Proxy(Listener):
         self.credentials = credentials
         self.fault = ""
         self.refusal: Optional[Answer] = None
-        self.delay = 0.0
+        self.delay, self.before = 0.0, b""
         super().__init__()
 
     @property
@@ -723,7 +724,8 @@ class Proxy(Listener):
                 upstream.sendall(first)
             else:
                 threading.Event().wait(self.delay)  # Not time.sleep: see naps.
-                link.sock.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                opened = b"HTTP/1.1 200 Connected\r\n\r\n"
+                link.sock.sendall(self.before + opened)
             self._relay(link.sock, upstream)
 
     def _fail(self, link: Link) -> None:
