@@ -3091,6 +3091,7 @@ class _Progress:
     :ivar proxy: by which it goes and where that is set, in words
     :ivar proxy_secrets: passwords of proxies, which a proxy's answer may quote
     :ivar hook_error: what a hook of the caller has raised
+    :ivar signal_error: what a signal handler has raised
     :ivar key: of the session, which may be anywhere in the request
     :ivar leave: to be called with the answer, before hooks see it
     """
@@ -3107,13 +3108,14 @@ class _Progress:
     proxy_secrets: "Collection[str]" = ()
     key = ""
     hook_error: "Optional[BaseException]" = None
+    signal_error: "Optional[BaseException]" = None
     leave: "Optional[Callable[[Any], None]]" = None
 
     def begin(self) -> None:
         """Forget the attempt before."""
         self.is_reused = self.is_noted = False
         self.is_sent = self.is_answered = self.has_chunk = False
-        self.hook_error = None
+        self.hook_error = self.signal_error = None
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         return _Progress, ()  # A pickled answer needs nothing of it.
@@ -3129,6 +3131,27 @@ def _chain(
         seen.append(link)
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _of_signal_handler(
+    error: BaseException, end: "Optional[BaseException]"
+) -> "Optional[BaseException]":
+    """The exception of a signal handler that is behind an error, if one is.
+
+    Many a script has an alarm whose handler raises TimeoutError, which is
+    what a socket raises, too. A handler is told by the frame that it was
+    called with, which is the one that it interrupted.
+    """
+    found = None
+    for link in _chain(error, end):
+        interrupted: Any = object()  # As yet no frame at all.
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            for value in frame.f_locals.values():
+                given = value if isinstance(value, tuple) else (value,)
+                if any(argument is interrupted for argument in given):
+                    found = link  # Of several, the first one raised.
+            interrupted = frame
+    return found
 
 
 def _strip_error(
@@ -3309,6 +3332,20 @@ class _Attempts:
         self.is_repeated = True
         self.progress.begin()
         self._body.rewind()
+
+    def raise_callers(self, error: BaseException) -> None:
+        """Raise what a hook or a signal handler raised, if it is behind this.
+
+        :raises BaseException: whatever that was
+        """
+        progress = self.progress
+        hook_error, found = progress.hook_error, progress.signal_error
+        progress.hook_error = progress.signal_error = None  # Let go of them.
+        if error is hook_error:
+            raise error
+        found = found or _of_signal_handler(error, self._handled)
+        if found is not None:
+            raise found from found.__cause__
 
     def after_network_error(self, error: BaseException) -> float:
         """Decide what follows an attempt that brought no answer.
@@ -6231,6 +6268,7 @@ class _Adapter(HTTPAdapter):
                 _read_whole(response, progress)
         except BaseException as error:
             progress.proxy = _proxy_in_words(request.url, proxies)
+            progress.signal_error = _of_signal_handler(error, handled)
             _strip_error(error, handled, _secrets(request))
             if not isinstance(error, requests.exceptions.InvalidHeader):
                 # A bare `raise` restores the traceback up to Python 3.10.
@@ -7631,9 +7669,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
             except requests.exceptions.HTTPError:
                 raise  # Of a hook: requests itself raises it on request only.
             except _REQUEST_ERRORS as error:
-                if error is attempts.progress.hook_error:
-                    attempts.progress.hook_error = None  # Let go of it.
-                    raise
+                attempts.raise_callers(error)
                 wait = attempts.after_network_error(error)
             else:
                 self.postprocess(response)

@@ -10,6 +10,8 @@ import contextlib
 import importlib.util
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,6 +21,7 @@ from http.cookiejar import LWPCookieJar, MozillaCookieJar
 
 import pytest
 import requests
+import urllib3
 
 import pdpyras
 from tests import wire
@@ -314,6 +317,72 @@ def test_an_interruption_leaves_no_request_under_way(session, server):
     waiting = begun(session.rget, "users/P2")
     waiting.join(20)
     assert not waiting.is_alive()
+
+
+class Alarm:
+    """Handlers of a signal, in the ways in which scripts write them."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def method(self, number, frame):
+        raise self.error
+
+    def deeper(self, *given):
+        self.method(*given)
+
+    def around(self, number, frame=None):
+        try:
+            raise KeyError("of the handler")
+        except KeyError as error:
+            raise self.error from error
+
+    def __call__(self, *_):
+        raise self.error
+
+
+ALARM_ERRORS = [
+    TimeoutError,
+    socket.timeout,
+    ConnectionResetError,
+    OSError,
+    requests.exceptions.ConnectionError,
+    requests.exceptions.HTTPError,
+    urllib3.exceptions.ProtocolError,
+    ArithmeticError,
+]
+
+
+ALARMS = [("ours", "method", kind) for kind in ALARM_ERRORS] + [
+    (adapter, how, kind)
+    for adapter in ("ours", "requests")
+    for how in ("deeper", "around", "__call__")
+    for kind in (TimeoutError, ConnectionResetError)
+]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such timer")
+@pytest.mark.parametrize("within", ["status", "body"])
+@pytest.mark.parametrize("adapter, how, kind", ALARMS)
+def test_what_a_signal_handler_raises_repeats_nothing(
+    adapter, how, kind, within, server, session, naps
+):
+    """It is the caller's, of whatever type it is."""
+    if adapter == "requests":
+        session.mount("http://", requests.adapters.HTTPAdapter())
+    session.timeout, error = 20, kind("mine")
+    server.handler = users
+    server.fault("stall", within, times=2)
+    before = signal.signal(signal.SIGALRM, getattr(Alarm(error), how))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(kind) as caught:
+            session.post("/users/P1", json={})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught.value is error and error.args == ("mine",)
+    assert naps == [] and len(server.requests) <= 1
 
 
 # ---------------------------------------------------------------------------
