@@ -6335,13 +6335,31 @@ def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
     return pool
 
 
+def _adopt(adapter: Any, kind: Any) -> None:
+    """Let an adapter that is mounted do what ours does, as far as it can.
+
+    One of requests itself has nothing but settings, for which it was made.
+    Any other sends in its own way, but with connections of ours.
+
+    :param kind: the class of our adapters
+    """
+    if type(adapter) is HTTPAdapter:
+        adapter.__class__ = kind
+    if isinstance(adapter, HTTPAdapter):
+        manager = getattr(adapter, "poolmanager", None)
+        for known in (manager, *adapter.proxy_manager.values()):
+            _use_own_pools(known)
+
+
 def _use_own_pools(manager: Any) -> None:
     """Let a pool manager of urllib3 make pools and connections of ours.
 
     Others, for SOCKS proxies or of a library that patches urllib3, are left
     as they are.
     """
-    if manager.pool_classes_by_scheme == _POOL_CLASSES:
+    classes = getattr(manager, "pool_classes_by_scheme", None)
+    if classes == _POOL_CLASSES:
+        manager.clear()
         manager.pool_classes_by_scheme = {
             "http": _PlainPool,
             "https": _SecurePool,
@@ -6610,10 +6628,14 @@ class _Transport(requests.Session):
 
     _adapter_class = _Adapter
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.mount("https://", self._adapter_class())
-        self.mount("http://", self._adapter_class())
+    def mount(self, prefix: "Union[str, bytes]", adapter: Any) -> None:
+        """Send what goes to a place by an adapter, as requests does.
+
+        An ``HTTPAdapter``, with settings of yours, becomes one of those that
+        this library has, which keep its promises.
+        """
+        _adopt(adapter, self._adapter_class)
+        super().mount(prefix, adapter)
 
     def prepare_request(
         self, request: requests.Request
@@ -6951,6 +6973,7 @@ class _FastTransport(_Transport):
 def _forget_connections(adapter: HTTPAdapter) -> None:
     """Begin with new pools of the same settings, as unpickling does."""
     adapter.__setstate__(adapter.__getstate__())  # type: ignore
+    _adopt(adapter, type(adapter))
 
 
 if TYPE_CHECKING:
@@ -7404,6 +7427,8 @@ class PDSession(_FastTransport, _Transport, _Logging):
         self._reset_transient_state()
         state = _copied_state(state)
         super().__setstate__(state)  # type: ignore
+        for adapter in self.adapters.values():
+            _adopt(adapter, self._adapter_class)
 
     # -- Credentials --------------------------------------------------------
 

@@ -344,6 +344,57 @@ def test_an_adapter_of_requests_itself_can_be_mounted(plain, server):
     assert plain.get("/users/P1").connection is before
 
 
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+class OwnSettings(requests.adapters.HTTPAdapter):
+    """As scripts derive them, for a timeout or for TLS of their own."""
+
+    def send(self, request, **options):
+        request.headers["X-Adapter"] = "1"
+        return super().send(request, **options)
+
+
+@pytest.mark.parametrize("again", [lambda s: s, copy.copy, pickled])
+@pytest.mark.parametrize("kind", [requests.adapters.HTTPAdapter, OwnSettings])
+def test_answers_by_a_mounted_adapter_are_not_mixed_up(
+    kind, again, plain, server, naps
+):
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    server.handler = lambda request: wire.Answer(
+        json={"user": request.path}, before=[early]
+    )
+    plain.mount("http://", kind(pool_maxsize=3))
+    session = again(plain)
+    for number in range(3):
+        path = f"/users/P{number}"
+        assert session.rget(path) == path
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"
+    server.reply(raw=head + b"{")
+    assert session.rget("/users/P4") == "/users/P4"
+    assert naps == [3]
+
+
+def test_an_adapter_of_requests_keeps_the_bounds_of_a_call(plain, server):
+    plain.mount("http://", requests.adapters.HTTPAdapter(max_retries=0))
+    server.fault("drip", "body")
+    with pytest.raises(pdpyras.PDDeadlineError):
+        plain.get("/users/P1", deadline=0.5)
+    plain.max_response_size = 5
+    with pytest.raises(pdpyras.PDClientError, match="more than 5 bytes"):
+        plain.get("/users/P1")
+
+
+def test_the_retries_of_an_adapter_of_requests_are_its_own(
+    plain, server, naps
+):
+    plain.mount("http://", requests.adapters.HTTPAdapter(max_retries=2))
+    server.fault("close", "status", times=2)
+    assert plain.rget("/users/P1") == {"id": "P1"}
+    assert naps == [] and lines(server) == ["/users/P1"] * 3
+
+
 def test_the_methods_of_a_derived_adapter_are_called(plain, server):
     class Adapter(requests.adapters.HTTPAdapter):
         def add_headers(self, request, **kwargs):
