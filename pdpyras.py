@@ -78,6 +78,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    Match,
     NamedTuple,
     Optional,
     Pattern,
@@ -1741,7 +1742,8 @@ def normalize_url(base_url: str, url: str) -> str:
     base, base_origin, base_path = _base(base_url)
     if not url.isprintable() and any(c < " " or c == "\x7f" for c in url):
         raise URLError(f"The URL {url!r} contains a control character.")
-    is_suspect = "/." in url or "%" in url or "\\" in url or url[:1] == "."
+    is_suspect = any(sign in url for sign in ("/.", "%", "\\", " "))
+    is_suspect |= url[:1] == "."
     is_suspect |= len(url) < len(url.encode("utf-8", "surrogatepass"))
     if is_suspect and _leads_up(url):
         raise URLError(f"The URL {url!r} leads up with dots (. or ..).")
@@ -1805,25 +1807,42 @@ def _is_below(path: str, base_path: str) -> bool:
     return path.startswith(base_path) and following in ("", *"/?#")
 
 
-# A dot or slash in more octets of UTF-8 than it needs, which some decode.
-_OVERLONG = r"(?i)%(?:c0|e0%80|f0%80%80)%a([ef])"
+# A character of ASCII in more octets of UTF-8 than it needs, which some
+# decode: its first bit, and an octet that ends with the other six.
+_OVERLONG = (
+    r"(?i)%(?:c|e0%8|f0%80%8|f8%80%80%8|fc%80%80%80%8)([01])%([0-9a-f]{2})"
+)
+
+
+def _of_overlong(match: "Match[str]") -> str:
+    first, rest = int(match.group(1)), int(match.group(2), 16)
+    return f"%{first << 6 | rest & 0x3F:02x}"
+
+
+def _of_code_point(match: "Match[str]") -> str:
+    return chr(int(match.group(1), 16))
+
+
+# Where some end a node of a path, and what some leave out of it.
+_NODE_END, _BLANKS = r"[;?#\0]", r"[\s\x00-\x1f\x7f]"
 
 
 def _leads_up(url: str) -> bool:
     """Is there a ``.`` or ``..`` among the nodes, in any spelling?
 
     Servers and proxies differ in what they take for a slash, in how often
-    they decode a path, and in whether they cut off ``;`` and what follows.
+    they decode a path, and in what they cut off a node or leave out of it.
     """
     path = url.partition("#")[0].partition("?")[0]
     while True:
         # Some take a wide dot, or two dots in one character, for dots.
         plain = unicodedata.normalize("NFKC", path).replace("\\", "/")
-        nodes = plain.split("/")
-        if any(node.partition(";")[0] in (".", "..") for node in nodes):
-            return True
-        decoded = re.sub(_OVERLONG, r"%2\1", path)
-        decoded = re.sub("(?i)%u00", "%", decoded)
+        for node in plain.split("/"):
+            for part in (node, re.split(_NODE_END, node)[0]):
+                if re.sub(_BLANKS, "", part) in (".", ".."):
+                    return True
+        decoded = re.sub(_OVERLONG, _of_overlong, path)
+        decoded = re.sub("(?i)%u([0-9a-f]{4})", _of_code_point, decoded)
         decoded = unquote(decoded, errors="replace")
         if decoded == path:
             return False
@@ -3021,10 +3040,12 @@ _PERMANENT_ERRORS = (
 )
 
 
-# Permanent errors that only their text tells: a certificate that
-# does not verify, TLS spoken to a plain port, a proxy that refuses.
+# Permanent errors that only their text tells: a certificate that does not
+# verify, a file that holds none, TLS spoken to a plain port, a proxy that
+# refuses.
 _PERMANENT_CAUSES = (
     r"CERTIFICATE_VERIFY_FAILED|CertificateError"
+    r"|\[X509|\[PEM|\[ASN1|PEM lib"
     r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
     r"|Tunnel connection failed: (403|407)\b"
 )
@@ -3479,6 +3500,10 @@ class _Attempts:
         sent = _masked(str(self._headers.get("Authorization", "")))
         token = sent.rpartition(" ")[2].replace("token=", "", 1)
         sent, token = None, _masked(token)  # For who looks at the frames.
+        self._session.log.info(
+            "%s: status 401. The credential is renewed; retrying at once.",
+            self._endpoint,
+        )
         credential.renew(token)
         return True
 
@@ -3715,6 +3740,8 @@ def _number(text: "Optional[str]") -> "Optional[float]":
         number = float(text or "")
     except ValueError:
         return None
+    if (text or "").isdigit():  # However many, it is a number.
+        number = min(number, sys.float_info.max)
     return number if 0 <= number < float("inf") else None
 
 
@@ -6148,8 +6175,10 @@ class _CarefulPool:
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request, whose headers must be plain from here on.
 
-        Recorders of connections do not know how to write masked ones.
+        Recorders of connections do not know how to write masked ones. And
+        urllib3 1.26 takes less than was announced for complete, unless told.
         """
+        kwargs.setdefault("enforce_content_length", True)
         headers = kwargs.get("headers")
         if headers:
             kwargs["headers"] = {
@@ -6189,6 +6218,40 @@ class _SecurePool(_CarefulPool, HTTPSConnectionPool):
     ConnectionCls: Any = _connection_class(
         HTTPSConnectionPool, HTTPSConnection, _SecureConnection
     )
+
+
+def _adopt(adapter: Any, kind: Any) -> None:
+    """Let an adapter that is mounted do what ours does, as far as it can.
+
+    One of requests itself has nothing but settings, for which it was made.
+    Any other sends in its own way, but with connections of ours.
+
+    :param kind: the class of our adapters
+    """
+    if type(adapter) is HTTPAdapter:
+        adapter.__class__ = kind
+    if isinstance(adapter, HTTPAdapter):
+        manager = getattr(adapter, "poolmanager", None)
+        for known in (manager, *adapter.proxy_manager.values()):
+            _use_own_pools(known)
+
+
+def _use_own_pools(manager: Any) -> None:
+    """Let a pool manager of urllib3 make pools and connections of ours.
+
+    Others, for SOCKS proxies or of a library that patches urllib3, are left
+    as they are.
+    """
+    classes = getattr(manager, "pool_classes_by_scheme", None)
+    if classes == _POOL_CLASSES:
+        manager.clear()
+        manager.pool_classes_by_scheme = {
+            "http": _PlainPool,
+            "https": _SecurePool,
+        }
+
+
+_POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
 class _Adapter(HTTPAdapter):
@@ -6269,14 +6332,12 @@ class _Adapter(HTTPAdapter):
         except BaseException as error:
             progress.proxy = _proxy_in_words(request.url, proxies)
             progress.signal_error = _of_signal_handler(error, handled)
+            meant = _meant_by(error, request)
             _strip_error(error, handled, _secrets(request))
-            if not isinstance(error, requests.exceptions.InvalidHeader):
-                # A bare `raise` restores the traceback up to Python 3.10.
-                raise error
-            # Ours were checked before they were sent.
-            raise ChunkedEncodingError(
-                f"The headers of the answer contradict each other: {error}"
-            ) from error
+            if meant is not None:
+                raise meant from error
+            # A bare `raise` restores the traceback up to Python 3.10.
+            raise error
         if progress.leave is not None:
             progress.leave(response)
             progress.leave = None
@@ -6323,6 +6384,26 @@ class _Adapter(HTTPAdapter):
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
 
 
+def _meant_by(error: BaseException, request: Any) -> "Optional[Exception]":
+    """What an error of another library is called here; None: the same."""
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        # Ours were checked before they were sent.
+        return ChunkedEncodingError(
+            f"The headers of the answer contradict each other: {error}"
+        )
+    if not isinstance(error, (TypeError, UnicodeError)):
+        return None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    place = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
+    if place not in ("http", "requests", "socket", "ssl", "urllib3"):
+        return None  # It is of an iterator of the caller's.
+    return PDClientError(
+        f"{request.method} {request.url}: the body cannot be sent; it must be "
+        "str, bytes, an open file, or an iterable of bytes. "
+        f"{type(error).__name__}: {error}"
+    )
+
+
 def _progress_of(request: Any) -> "Optional[_Progress]":
     return getattr(request, "_pdpyras_progress", None)
 
@@ -6333,40 +6414,6 @@ def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
         progress.needs_new_connection = False
         pool.stale_before = time.monotonic()
     return pool
-
-
-def _adopt(adapter: Any, kind: Any) -> None:
-    """Let an adapter that is mounted do what ours does, as far as it can.
-
-    One of requests itself has nothing but settings, for which it was made.
-    Any other sends in its own way, but with connections of ours.
-
-    :param kind: the class of our adapters
-    """
-    if type(adapter) is HTTPAdapter:
-        adapter.__class__ = kind
-    if isinstance(adapter, HTTPAdapter):
-        manager = getattr(adapter, "poolmanager", None)
-        for known in (manager, *adapter.proxy_manager.values()):
-            _use_own_pools(known)
-
-
-def _use_own_pools(manager: Any) -> None:
-    """Let a pool manager of urllib3 make pools and connections of ours.
-
-    Others, for SOCKS proxies or of a library that patches urllib3, are left
-    as they are.
-    """
-    classes = getattr(manager, "pool_classes_by_scheme", None)
-    if classes == _POOL_CLASSES:
-        manager.clear()
-        manager.pool_classes_by_scheme = {
-            "http": _PlainPool,
-            "https": _SecurePool,
-        }
-
-
-_POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
 def _read_whole(response: Any, progress: _Progress) -> None:
@@ -6439,12 +6486,6 @@ def _check_whole(raw: HTTPResponse, progress: _Progress) -> None:
 
     :raises ChunkedEncodingError: it did, as far as can be seen
     """
-    # urllib3 1.26 takes less than was announced for complete.
-    missing = raw.length_remaining
-    if missing:
-        raise ChunkedEncodingError(
-            f"The answer broke off {missing} bytes before its end."
-        )
     # urllib3 takes half a compressed body for a whole one. An empty one is
     # whole: the length, or the chunks, have said so.
     decoder = getattr(raw, "_decoder", None)

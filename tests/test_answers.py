@@ -541,7 +541,7 @@ def test_a_body_without_length_ends_with_tls(trust, session, naps):
         assert naps == [3]
         session.max_network_attempts = 0
         server.reply(raw=head + CONTENT[:50])
-        with pytest.raises(pdpyras.PDClientError, match="EOF"):
+        with pytest.raises(pdpyras.PDClientError, match="(?i)eof"):
             session.get("/users/P1")
 
 
@@ -967,6 +967,8 @@ def test_a_retry_after_is_counted_from_the_date_of_the_answer(
         (429, {"ratelimit-reset": "86400"}, 86400),
         (429, {"Retry-After": "86400"}, 86400),
         (503, {"Retry-After": "86400"}, 86400),
+        (429, {"Retry-After": "9" * 20}, 1e20),
+        (429, {"Retry-After": "9" * 400}, sys.float_info.max),
     ],
 )
 def test_max_rate_wait_applies_to_every_wait_that_is_asked_for(
@@ -1078,6 +1080,36 @@ def test_a_pipe_deep_in_files_is_not_sent_again(files, server, session, naps):
     with pytest.raises(pdpyras.PDClientError):
         session.post("/users", files=files(Pipe()))
     assert len(server.requests) == 2 and naps == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: zip("ab", "cd"),
+        {"a": "b"}.items,
+        lambda: iter([1, 2]),
+        lambda: (piece for piece in ["a", "\ud800"]),
+        lambda: iter([b"whole", object()]),
+    ],
+)
+def test_a_body_of_what_cannot_be_sent_is_an_error_at_once(
+    body, server, session, naps
+):
+    with pytest.raises(pdpyras.PDClientError, match="body cannot be sent"):
+        session.post("/users", data=body())
+    server.handler = named
+    assert session.rget("/users/P1") == "/users/P1"
+    posts = [r for r in server.requests if r.method == "POST"]
+    assert naps == [] and len(posts) <= 1
+
+
+def test_what_a_body_raises_is_the_callers(server, session, naps):
+    def body():
+        yield b"piece"
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        session.post("/users", data=body())
 
 
 @pytest.mark.parametrize("text", ["é", "日本語" * 50, "a\U0001f600b"])

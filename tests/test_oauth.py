@@ -245,7 +245,10 @@ def test_a_token_is_renewed_before_it_ends(app, box, left, renewals):
     assert sent_tokens(box)[-1] == f"sandbox+access_{1 + renewals}"
 
 
-def test_a_401_renews_the_token_and_the_request_is_repeated(app, box, naps):
+def test_a_401_renews_the_token_and_the_request_is_repeated(
+    app, box, naps, caplog
+):
+    caplog.set_level("INFO")
     session = app.session(url=box.url)
     session.rget("users/me")
     box.revoke_tokens()
@@ -254,6 +257,7 @@ def test_a_401_renews_the_token_and_the_request_is_repeated(app, box, naps):
     assert len(token_requests(box)) == 2
     assert sent_tokens(box)[-2:] == ["sandbox+access_1", "sandbox+access_2"]
     assert naps == []
+    assert "status 401. The credential is renewed; retrying" in caplog.text
 
 
 def test_a_401_renews_the_token_once_in_a_call(app, box):

@@ -748,6 +748,20 @@ def test_ca_bundles_of_the_environment_are_read_at_every_call(
     assert naps == []
 
 
+@pytest.mark.parametrize("setting", ["verify", "cert"])
+def test_a_file_without_a_certificate_is_an_error_at_once(
+    setting, trust, session, tmp_path, naps
+):
+    path = tmp_path / "garbage.pem"
+    path.write_text("no certificate")
+    with wire.Server(tls=trust) as server:
+        session.url, session.verify = server.url, trust.ca_file
+        setattr(session, setting, str(path))
+        with pytest.raises(pdpyras.PDClientError, match="SSLError"):
+            session.get("/users")
+    assert naps == []
+
+
 def test_verify_of_the_session_and_of_the_call(trust, session):
     with wire.Server(tls=trust) as server:
         session.url = server.url
