@@ -352,7 +352,8 @@ def _masked(value: Any) -> Any:
     """The same value, hidden from crash reports if it is a text."""
     if isinstance(value, str):
         return _Secret(value)
-    return _SecretBytes(value) if isinstance(value, bytes) else value
+    is_binary = isinstance(value, (bytes, bytearray))
+    return _SecretBytes(value) if is_binary else value
 
 
 def _spellings(character: str) -> str:
@@ -7608,8 +7609,12 @@ class PDSession(_FastTransport, _Transport, _Logging):
         names = {name.lower(): name for name in own}
         headers: Dict[str, Any] = {}
         for name, value in self.headers.items():
-            ours = own.pop(names.get(name.lower(), ""), None)
-            value = ours if isinstance(value, _Secret) else value
+            lower_name = name.lower()
+            ours = own.pop(names.get(lower_name, ""), None)
+            if isinstance(value, _Secret):
+                value = ours
+            elif lower_name == "authorization":  # Set by hand.
+                value = _masked(value)
             if value is not None or ours is None:
                 headers[name] = value
         headers.update(own)
@@ -9752,13 +9757,13 @@ class EventsAPISession(_EventsSession):
         :raises PDHTTPError: the API refuses the event
         :raises PDDeadlineError: the deadline has passed, or would
         """
+        properties = _masked_json(properties)
         actions = ("trigger", "acknowledge", "resolve")
         if action not in actions:
             raise PDInputError(
                 f"The action must be one of {', '.join(actions)}; it is "
                 f"{action!r}."
             )
-        properties = _masked_json(properties)
         given_key = properties.get("routing_key")
         if given_key is not None and given_key != self.api_key:
             _warn(

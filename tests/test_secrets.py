@@ -459,6 +459,31 @@ class _Failing:
         raise KeyError("no new token")
 
 
+def key_set_by_hand(server):
+    session = rest(server)
+    session.headers["Authorization"] = f"Bearer {KEY}"
+    server.reply(400, json={"error": {"message": KEY}})
+    session.rget("users/P1")
+
+
+def key_set_by_hand_and_nothing_sent(server):
+    session = rest(server)
+    session.headers["authorization"] = f"Bearer {KEY}"
+    session.get("users/P1", headers={"bad name": "x"})
+
+
+def event_in_a_bytearray(server):
+    server.reply(401)
+    events(server).post(
+        "/v2/enqueue",
+        data=bytearray(json.dumps({"routing_key": KEY}), "ascii"),
+    )
+
+
+def event_of_an_unknown_action(server):
+    events(server).send_event("foo", routing_key=KEY)
+
+
 def renewal_failed(server):
     server.reply(401)
     pdpyras.APISession(_Failing(), url=server.url).get("/users")
