@@ -196,11 +196,12 @@ def test_a_list_that_grows_is_read_to_its_end(server, session):
     assert len(found) == 21
 
 
-def test_the_same_page_again_is_an_error(server, session):
-    page = {"Resources": [Directory.user(1)], "startIndex": 1}
-    page["totalResults"] = 3
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_same_page_again_is_an_error(count, server, session):
+    users = [Directory.user(number) for number in range(count)]
+    page = {"Resources": users, "startIndex": 1, "totalResults": 9}
     server.handler = lambda request: wire.Answer(json=page)
-    text = r"same page again \(startIndex=1, not 2\)"
+    text = rf"same page again \(startIndex=1, not {count + 1}\)"
     with pytest.raises(pdpyras.PDServerError, match=text):
         session.list_all(USERS)
     assert len(server.requests) == 2
