@@ -69,7 +69,7 @@ SECTIONS = {
     "Events": ("events", "guard", "fitting", "settings"),
 }
 OTHERS = (
-    *("answers", "helpful", "history", "prefetch"),
+    *("answers", "bulk", "families", "helpful", "history", "prefetch"),
     *("oauth", "outbox", "seeds", "sessions", "trust"),
 )
 MAX_TIME = 30  # seconds that the tests of one mutant may take, as measured
@@ -640,6 +640,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no tests are listed for {', '.join(unknown)}")
     os.environ["TEST_CASES"] = "few"
+    # A shell lets what it starts in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as directory:
         work = os.path.abspath(options.work or directory)
         os.makedirs(work, exist_ok=True)
