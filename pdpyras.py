@@ -5919,7 +5919,8 @@ class _Answer(http.client.HTTPResponse):
         field = self.headers.get("Content-Length")
         if field is None:
             return None
-        same = re.fullmatch(r"([0-9]+)([ \t]*,[ \t]*\1)*", field.strip())
+        number = r"([0-9]{1,30})([ \t]*,[ \t]*\1)*"
+        same = re.fullmatch(number, field.strip())
         if same is None:  # Where the answer ends is not known.
             raise http.client.IncompleteRead(b"")
         return int(same.group(1))

@@ -323,7 +323,10 @@ def test_the_same_length_twice_in_one_field_is_whole(
     assert naps == []
 
 
-@pytest.mark.parametrize("length", [b"-5", b"five", b"5x", b"5,"])
+@pytest.mark.parametrize(
+    "length",
+    [b"-5", b"five", b"5x", b"5,", b"", b"+5", b"5_0", b"9" * 5000],
+)
 def test_a_length_that_is_none_is_network_trouble(
     length, server, session, naps
 ):
@@ -555,6 +558,19 @@ def test_http_client_prints_what_it_is_asked_to(
     printed = capsys.readouterr().out
     assert "reply: 'HTTP/1.1 200 OK" in printed
     assert "header: X-Sent: yes\n" in printed
+
+
+def test_answers_are_read_although_http_client_has_other_names(
+    server, session, monkeypatch, naps
+):
+    """What ours adds is lost then, but no plain answer is."""
+    monkeypatch.setattr(pdpyras, "_HAS_HEAD_NAMES", False)
+    server.handler = named
+    for number in range(3):
+        path = f"/users/P{number}"
+        assert session.rget(path) == path
+        assert session.rput(path, json={}) == path
+    assert server.connections == 1 and naps == []
 
 
 def test_as_many_headers_as_http_client_allows(
