@@ -1850,6 +1850,16 @@ def _leads_up(url: str) -> bool:
         path = decoded
 
 
+def _is_on_this_machine(url: str) -> bool:
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return False
+    return host in ("localhost", "::1") or (
+        host.startswith("127.") and host.replace(".", "").isdigit()
+    )
+
+
 def _is_other_region(origin: "_Origin", base_origin: "_Origin") -> bool:
     """Does another region's host serve the very API that base_url serves?
 
@@ -7913,11 +7923,12 @@ class PDSession(_FastTransport, _Transport, _Logging):
         if full_url[:5].lower() != "http:" or self._warned_of == self.url:
             return
         self._warned_of = self.url
-        host = _base(self.url)[1][1]
-        is_loopback = host in ("localhost", "[::1]") or (
-            host.startswith("127.") and host.replace(".", "").isdigit()
+        settings = self.merge_environment_settings(
+            full_url, {}, None, None, None
         )
-        if not is_loopback:
+        proxy = select_proxy(full_url, settings["proxies"])
+        places = [self.url] if proxy is None else [self.url, proxy]
+        if not all(map(_is_on_this_machine, places)):
             _warn(
                 self.log,
                 f"{self.url} is not encrypted: anybody on the way can read "

@@ -1270,6 +1270,36 @@ def test_loopback_does_not_warn(host, server, monkeypatch, naps):
     assert notices_about_http(base, 1, monkeypatch) == []
 
 
+@pytest.mark.parametrize("how", ["session", "environment"])
+@pytest.mark.parametrize(
+    "proxy, warns",
+    [
+        ("http://proxy.invalid:3128", True),
+        ("proxy.invalid:3128", True),
+        ("http://[:99999", True),
+        ("http://127.0.0.1:PORT", False),
+        ("localhost:PORT", False),
+    ],
+)
+def test_loopback_by_a_proxy_that_is_elsewhere_warns(
+    proxy, warns, how, server, session, monkeypatch
+):
+    proxy = proxy.replace("PORT", str(wire.closed_port()))
+    session.max_network_attempts = 0
+    if how == "session":
+        session.proxies = {"http": proxy}
+    else:
+        monkeypatch.setenv("http_proxy", proxy)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(pdpyras.PDClientError):
+            session.get("users")
+    assert ["not encrypted" in str(w.message) for w in caught] == [
+        True
+    ] * warns
+    assert server.requests == []
+
+
 def test_an_encrypted_base_does_not_warn(monkeypatch):
     with pagerduty(monkeypatch, "api.invalid") as (server, _):
         assert notices_about_http("https://api.invalid", 2, monkeypatch) == []
