@@ -70,7 +70,7 @@ def _reports(options: Any) -> Iterator[List[str]]:
         if category.__name__ == "PDIncompleteWarning":
             incomplete.append(str(message))
         # Warnings of the client are in its log as well.
-        if not options.verbose and not is_quiet:
+        if not options.verbose:
             output.say(f"warning: {message}")
 
     incomplete: List[str] = []

@@ -530,10 +530,10 @@ class File:
         )
         try:
             self._prepare(connection)
-        except BaseException as error:
+        except BaseException:
             connection.close()
-            if mode is not None and isinstance(error, PDInputError):
-                os.chmod(self.path, mode)  # It is somebody else's.
+            if mode is not None:
+                os.chmod(self.path, mode)  # It may be somebody else's.
             raise
         _open_connections.add(connection)
         self._hold_ballast()
