@@ -58,7 +58,7 @@ import unicodedata
 import warnings
 import weakref
 from collections import abc, deque
-from copy import copy
+from copy import copy, deepcopy
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
@@ -3906,12 +3906,20 @@ class _Page:
         return cast(int, total) if is_number else "?"
 
 
+def _is_empty_list_of_scim(body: Any) -> bool:
+    """Are there none, so that they may be missing (RFC 7644, 3.4.2)?"""
+    is_missing = isinstance(body, dict) and "Resources" not in body
+    return is_missing and repr(body.get("totalResults")) == "0"
+
+
 def _read_page(response: Any, wrapper: str) -> _Page:
     """The records of a page, and the properties that steer pagination."""
     body = try_decoding(response)
     records = body.get(wrapper) if isinstance(body, dict) else None
+    if records is None and _is_empty_list_of_scim(body):
+        records = []
     if not isinstance(records, list):
-        body = records = None  # As in _content.
+        body = records = None  # As in unwrap.
         got = type(unwrap(response, wrapper)).__name__
         raise _schema_error(response, f"an array at {wrapper!r}", got)
     steering = {k: body[k] for k in _PAGINATION_PROPERTIES if k in body}
@@ -4277,6 +4285,14 @@ class _PostedPosition(_PagePosition):
             )
         cursor = _new_cursor(page, "last", self.key)
         return self._moved(json=dict(self.json, starting_after=cursor))
+
+    def shortfall(self, page: _Page) -> str:
+        if page.records or not page.steering.get("more"):
+            return ""
+        return (
+            f"POST {self.path}: an empty page, although there is said to be "
+            "more; the iteration ends here."
+        )
 
 
 # By the note in the endpoint table; "" where there is none.
@@ -4679,12 +4695,18 @@ def _next_second(instant: int) -> int:
 
 
 class _Records:
-    """What was received: records with their keys, and the total."""
+    """What was received: records with their keys, and the total.
+
+    :ivar has_more: does the API say that there are more behind them?
+    """
 
     def __init__(
-        self, total: int, items: "List[Tuple[_RecordKey, Any]]"
+        self,
+        total: int,
+        items: "List[Tuple[_RecordKey, Any]]",
+        has_more: bool = False,
     ) -> None:
-        self.total, self.items = total, items
+        self.total, self.items, self.has_more = total, items, has_more
 
 
 class _HistoryList:
@@ -4761,16 +4783,20 @@ class _HistoryList:
             items += self._records(page).items
             if len(items) > most:
                 return _Records(sys.maxsize, [])
+            shortfall = position.shortfall(page)
+            if shortfall:
+                raise PDIncompleteError(shortfall)
             position = position.next_page(page)
         return _Records(len(items), items)
 
     def _records(self, page: _Page) -> _Records:
-        total = page.total
+        total: Any = page.total
         if self.has_total and total == "?":
             raise _schema_error(page.response, "a total", repr(total))
         keys = [self._key(record, page) for record in page.records]
         items = list(zip(keys, page.records))
-        return _Records(cast(int, total) if self.has_total else 0, items)
+        has_more = bool(page.steering.get("more"))
+        return _Records(total if self.has_total else 0, items, has_more)
 
     def _key(self, record: Any, page: _Page) -> "_RecordKey":
         operation = self.operation
@@ -4861,6 +4887,8 @@ class _Reading:
             count = sum(len(part.items) for part in parts)
         is_steady = all(part.total == first.total for part in parts)
         is_whole = count == min(first.total, int(ITERATION_LIMIT))
+        if first.total <= ITERATION_LIMIT:
+            is_whole &= not parts[-1].has_more
         return found if is_steady and is_whole else None
 
 
@@ -5020,7 +5048,11 @@ class _HistoryReader:
                 continue
             records = self._own_records(window)
             if records is None:
-                self._again(window, "it changed each time while it was read")
+                self._again(
+                    window,
+                    "it changed each time while it was read, or has more than "
+                    "its total",
+                )
                 continue
             self._take(window)
             records.sort(key=itemgetter(0), reverse=True)
@@ -5263,6 +5295,8 @@ class _HistoryReader:
                 if error.response.status_code != 400:
                     raise
                 continue  # Of fractions of a second it does not know.
+            if self.source.operation.end_field and whole.total in totals:
+                break  # All are there all the time; no part has fewer.
             if sum(totals) >= whole.total:
                 return [p for part in parts for p in self._parts(part, second)]
         return [whole]
@@ -5270,10 +5304,13 @@ class _HistoryReader:
     def _is_beside(self, part: _Reading, second: int) -> bool:
         """Is what cannot be divided of another second than this one?
 
-        A query as short as can be has records of one instant only, be it
-        that of its beginning or that of its end. Its first page tells which.
+        A query of a millisecond has records of one instant only, be it that
+        of its beginning or that of its end. Its first page tells which. Of a
+        whole second that is not so, nor of shifts, which began before.
         """
-        is_short = part.until - part.since == self._units[-1]
+        if self.source.operation.end_field:
+            return False
+        is_short = part.until - part.since == _MILLISECOND
         times = {key[0] for key, _ in part.first.result().items}
         return is_short and not any(
             second <= when < second + _SECOND for when in times
@@ -5355,6 +5392,9 @@ class _HistoryReader:
         begin, end = window.ends
         before = self._read((begin, _next_second(since)))
         if before.total > ITERATION_LIMIT:
+            if self.source.operation.end_field:
+                self._refuse(window, before)
+                return total
             return self._count_parts(window, begin + 2 * _SECOND)
         after = self._read((_second_of(until) - _SECOND, end))
         if after.total > ITERATION_LIMIT:
@@ -5631,7 +5671,8 @@ def _new_history(
     operation = _history_operation(path, json)
     endpoint, pairs = _split_query(url, params)
     if operation.pagination == "starting_after":
-        json = {} if json is None else json
+        # Each window has the filters that it had when they were given.
+        json = {} if json is None else deepcopy(json)
         page_size = operation.max_limit if page_size is None else page_size
     _check_history_params(pairs, json)
     if json and "limit" in json:
@@ -5743,6 +5784,7 @@ class _HistoryMethods:
         if params is not None:
             # Each window has them, and not what is left of an iterator.
             params = _as_params(_as_lists(_as_pairs(params)))
+        json = deepcopy(json)
         asked = (url, since, until, params, json)
         reader, place = _new_history(self, asked)
         _begin_history(reader, place)
@@ -8293,6 +8335,7 @@ class _Collections(PDSession):
             pairs.append(("limit", json["limit"]))
         limit = self._page_limit(pairs, page_size, operation)
         pairs = self._filled_params(pairs)  # Once, and not with each page.
+        json = deepcopy(json)
         position = _PAGE_POSITIONS[operation.pagination](
             path, pairs, limit, total, json
         )
@@ -8465,7 +8508,7 @@ def _update_batch(
             yield from _update_batch(put, batch[middle:])
             return
         failure = error
-    except (PDClientError, TypeError, ValueError) as error:
+    except PDClientError as error:
         failure = error
     for item in batch:
         name = _id_of_item(item)
@@ -8948,7 +8991,11 @@ class APISession(_Collections):
     def _put_list(
         self, url: str, operation: _Operation, batch: "List[Any]"
     ) -> "Tuple[Response, List[Any]]":
-        body = {operation.request: batch} if operation.request else batch
+        body: Any = {operation.request: batch} if operation.request else batch
+        try:
+            body = self._spell_body(body)
+        except ValueError as error:
+            raise PDInputError(str(error)) from error
         response = self.put(url, json=body)
         records = unwrap(successful_response(response), operation.response)
         if not isinstance(records, list):

@@ -252,18 +252,17 @@ def test_an_id_that_comes_twice_is_updated_twice_in_order(session, server):
     assert [names_in(r) for r in server.requests] == [["P1", "P2"], ["P1"]]
 
 
-def test_what_a_hook_raises_ends_it(session, server):
+@pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError])
+def test_what_a_hook_raises_ends_it(kind, session, server):
     server.handler = updated
 
-    class OfAHookError(Exception):
-        pass
-
     def hook(response, **options):
-        raise OfAHookError
+        raise kind("of a hook")
 
     session.hooks["response"].append(hook)
-    with pytest.raises(OfAHookError):
+    with pytest.raises(kind, match="of a hook"):
         next(session.update_all("incidents", updates(["P1"])))
+    assert len(server.requests) == 1
 
 
 def test_a_put_that_was_replaced_is_used(session, server):

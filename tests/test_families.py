@@ -217,9 +217,18 @@ def test_a_user_who_comes_twice_by_chance_is_no_error(server, session):
     assert session.list_all(USERS) == [first, first, second]
 
 
+def test_an_empty_list_need_not_have_resources(server, session):
+    """RFC 7644, 3.4.2."""
+    empty = {"totalResults": 0, "startIndex": 1, "itemsPerPage": 0}
+    server.handler = lambda request: wire.Answer(json=empty)
+    assert session.list_all(USERS) == []
+    assert session.find(USERS, "nobody", attribute="userName") is None
+
+
 @pytest.mark.parametrize(
     "body",
-    [[], {}, {"Resources": None}, {"Resources": {}}, {"resources": []}],
+    [{"totalResults": False}, {"totalResults": 1}]
+    + [[], {}, {"Resources": None}, {"Resources": {}}, {"resources": []}],
 )
 def test_what_is_no_page_of_scim(body, server, session):
     server.reply(json=body)

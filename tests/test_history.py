@@ -383,6 +383,25 @@ def test_change_events_are_asked_for_by_whole_seconds():
                 assert len(query[name]) == len("2026-03-01T00:00:00Z")
 
 
+@pytest.mark.parametrize("hook", [None, telling([])])
+def test_a_burst_beside_whole_seconds_loses_nothing(hook):
+    """A query of a second may have records of two."""
+    meaning = {"since": "inclusive", "until": "inclusive"}
+    with Sandbox(resolution="milliseconds", **meaning) as box:
+        burst(box, 0, 33, path="change_events")
+        burst(box, 1, LIMIT + 1, 1, path="change_events")
+        with session_on(box) as session:
+            given = history(
+                session,
+                START,
+                START + SECOND,
+                "change_events",
+                item_hook=hook,
+            )
+            with pytest.raises(pdpyras.PDIncompleteError, match="00:00:00Z"):
+                next(given)
+
+
 # -- A list that changes while it is read -------------------------------------
 
 
@@ -556,6 +575,56 @@ def test_a_split_that_loses_records_is_not_believed():
             given = history(session, START, START + 60 * SECOND)
             with pytest.raises(pdpyras.PDIncompleteError, match="halves"):
                 next(given)
+
+
+@pytest.mark.parametrize("total", [150, LIMIT])
+def test_a_total_that_is_too_small_is_an_error(total):
+    with Sandbox() as box:
+        burst(box, 5, LIMIT, 50 * SECOND)
+        burst(box, 30, LIMIT // 2, 1)
+
+        class Capped(pdpyras.APISession):
+            def get(self, url, **options):
+                response = super().get(url, **options)
+                body = response.json()
+                body["total"] = min(body["total"], total)
+                response._content = json.dumps(body).encode("utf-8")
+                return response
+
+        with session_on(box, Capped) as session:
+            given = history(session, START, START + 60 * SECOND)
+            with pytest.raises(pdpyras.PDIncompleteError, match="its total"):
+                next(given)
+
+
+def test_an_empty_posted_page_with_more_is_an_error(server, session):
+    session.url = server.url
+    record = {"id": "P1", "created_at": "2026-03-01T00:00:00"}
+    server.reply(json={"data": [record], "last": "1", "more": True})
+    server.reply(json={"data": [], "last": "2", "more": True})
+    given = session.iter_history("analytics/raw/incidents", spell(START))
+    with pytest.raises(pdpyras.PDIncompleteError, match="an empty page"):
+        next(given)
+
+
+def test_windows_keep_the_body_that_was_given():
+    with Sandbox() as box, session_on(box) as session:
+        body, windows = {"filters": {}}, []
+        for urgency in ("high", "low"):
+            body["filters"]["urgency"] = urgency
+            windows += session.plan_history(
+                "analytics/raw/incidents",
+                spell(START),
+                spell(START + SECOND),
+                json=body,
+            )
+        given = [window.json["filters"]["urgency"] for window in windows]
+        assert given == ["high", "low"]
+        records = session.iter_history(windows[0])
+        windows[0].json["filters"]["urgency"] = "none"
+        assert list(records) == []
+        asked = box.requests[-1].json["filters"]
+        assert asked["urgency"] == "high"
 
 
 def test_an_api_that_does_not_keep_to_the_period_is_an_error():
@@ -994,6 +1063,40 @@ def test_shifts_that_overlap_a_period(meaning):
                     session, since, until, "oncalls", resume=position
                 )
                 assert shift_keys(before + list(after)) == wanted
+
+
+@pytest.mark.parametrize("hook", [None, telling([])])
+@pytest.mark.parametrize("takes_empty", [True, False])
+def test_too_many_shifts_at_once_are_an_error(takes_empty, hook):
+    """They cannot be told apart by any shorter query."""
+
+    class Strict(pdpyras.APISession):
+        def get(self, url, **options):
+            params = dict(options["params"])
+            if not takes_empty and params["since"] == params["until"]:
+                params["since"] = "2030-01-01T00:00:00Z"  # This is a 400.
+            return super().get(url, params=params)
+
+    long_ago, later = START - 5000 * SECOND, START + 5000 * SECOND
+    with Sandbox() as box:
+        box.add(
+            "oncalls",
+            [
+                {
+                    "user": {"id": f"P{n}"},
+                    "escalation_level": 1,
+                    "start": spell(long_ago),
+                    "end": spell(later),
+                }
+                for n in range(LIMIT + 5)
+            ],
+        )
+        with session_on(box, Strict) as session:
+            until = START + 1200 * SECOND
+            given = history(session, START, until, "oncalls", item_hook=hook)
+            with pytest.raises(pdpyras.PDIncompleteError, match="oncalls"):
+                next(given)
+        assert len(box.requests) < 60
 
 
 # -- Resuming -----------------------------------------------------------------

@@ -871,6 +871,22 @@ def test_posted_pages_that_lead_nowhere(last, text, server, session):
     assert len(server.requests) <= 2
 
 
+def test_an_empty_posted_page_with_more_is_told_of(server, session):
+    server.reply(json={"data": [1], "last": "1", "more": True})
+    server.reply(json={"data": [], "last": "2", "more": True})
+    with pytest.warns(pdpyras.PDIncompleteWarning, match="an empty page"):
+        assert session.list_all("analytics/raw/incidents", json={}) == [1]
+
+
+def test_a_body_is_taken_as_it_was_given(server, session):
+    server.handler = posted
+    body = {"filters": {"urgency": "high"}}
+    records = session.iter_all("analytics/raw/incidents", json=body)
+    body["filters"]["urgency"] = "low"
+    assert list(records) == [0, 1, 2]
+    assert server.requests[0].json["filters"] == {"urgency": "high"}
+
+
 def test_a_body_where_none_is_taken(server, session):
     with pytest.raises(pdpyras.URLError):
         session.iter_all("users", json={})
