@@ -337,8 +337,21 @@ class Alarm:
         except KeyError as error:
             raise self.error from error
 
+    def idiom(self, number, frame):
+        del number, frame
+        raise self.error
+
+    def walk(self, number, frame):
+        while frame is not None:
+            frame = frame.f_back
+        raise self.error
+
     def __call__(self, *_):
         raise self.error
+
+
+class Derived(requests.adapters.HTTPAdapter):
+    """It stays what it is when it is mounted."""
 
 
 ALARM_ERRORS = [
@@ -356,7 +369,7 @@ ALARM_ERRORS = [
 ALARMS = [("ours", "method", kind) for kind in ALARM_ERRORS] + [
     (adapter, how, kind)
     for adapter in ("ours", "requests")
-    for how in ("deeper", "around", "__call__")
+    for how in ("deeper", "around", "__call__", "idiom", "walk")
     for kind in (TimeoutError, ConnectionResetError)
 ]
 
@@ -369,8 +382,9 @@ def test_what_a_signal_handler_raises_repeats_nothing(
 ):
     """It is the caller's, of whatever type it is."""
     if adapter == "requests":
-        session.mount("http://", requests.adapters.HTTPAdapter())
-    session.timeout, error = 20, kind("mine")
+        session.mount("http://", Derived())
+    text = "mine,\n    on two lines"
+    session.timeout, error = 20, kind(text)
     server.handler = users
     server.fault("stall", within, times=2)
     before = signal.signal(signal.SIGALRM, getattr(Alarm(error), how))
@@ -381,8 +395,26 @@ def test_what_a_signal_handler_raises_repeats_nothing(
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert caught.value is error and error.args == ("mine",)
+    assert caught.value is error and error.args == (text,)
     assert naps == [] and len(server.requests) <= 1
+
+
+def test_a_frame_that_knows_its_caller_is_no_signal_handler(
+    server, session, naps, monkeypatch
+):
+    """Such as those of tracers."""
+    original = requests.Session.send
+
+    def send(*args, **options):
+        caller = sys._getframe(1)
+        assert caller is not None
+        return original(*args, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    server.fault("close", "status")
+    server.handler = users
+    assert session.rget("/users/P1") == {"id": "P1"}
+    assert naps == [3]
 
 
 # ---------------------------------------------------------------------------

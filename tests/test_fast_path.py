@@ -18,13 +18,15 @@ import sys
 import threading
 import tracemalloc
 import warnings
+from unittest import mock
 
 import pytest
 import requests
 
 import pdpyras
 from tests import wire
-from tests.support import API, KEY
+from tests.support import API, KEY, may_fork, needs_fork
+from tests.test_processes import child
 
 REQUESTS = tuple(int(part) for part in requests.__version__.split(".")[:2])
 USER = {"user": {"id": "P1", "name": "Jane"}}
@@ -374,6 +376,47 @@ def test_answers_by_a_mounted_adapter_are_not_mixed_up(
     server.reply(raw=head + b"{")
     assert session.rget("/users/P4") == "/users/P4"
     assert naps == [3]
+
+
+@needs_fork
+@may_fork
+@pytest.mark.parametrize("kind", [requests.adapters.HTTPAdapter, OwnSettings])
+def test_a_mounted_adapter_keeps_its_connections_in_a_fork(
+    kind, plain, server
+):
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    server.handler = lambda request: wire.Answer(
+        json={"user": request.path}, before=[early]
+    )
+    adapter = kind()
+    with requests.Session() as bare:  # With connections of its own.
+        bare.mount("http://", adapter)
+        bare.get(f"{server.url}/users/P0")
+        plain.mount("http://", adapter)
+    for path in ("/users/P1", "/users/P2"):
+        assert plain.rget(path) == path
+        assert child(lambda path=path: plain.rget(path)) == path
+
+
+def test_what_is_hardly_an_adapter_can_be_mounted(plain):
+    class Half(requests.adapters.HTTPAdapter):
+        def __init__(self):
+            pass
+
+    for adapter in (Half(), mock.Mock(spec=requests.adapters.HTTPAdapter)):
+        plain.mount("http://", adapter)
+        assert plain.get_adapter("http://x/") is adapter
+    plain.adapters.clear()
+
+
+def test_the_settings_of_an_adapter_hold_whatever_verify_is(
+    plain, server, naps
+):
+    plain.mount("http://", requests.adapters.HTTPAdapter(max_retries=2))
+    plain.verify = False
+    server.fault("close", "status", times=2)
+    assert plain.rget("/users/P1") == {"id": "P1"}
+    assert naps == []
 
 
 def test_an_adapter_of_requests_keeps_the_bounds_of_a_call(plain, server):
