@@ -126,6 +126,7 @@ class Authorization:
         self.code_verifier: str = pdpyras._masked(code_verifier)
         # If tokens could not be saved. The code is good for once only.
         self._tokens: Optional[Tokens] = None
+        self._redeemed_code = ""
 
     def __repr__(self) -> str:
         return f"<Authorization at {self.url.partition('?')[0]}>"
@@ -135,12 +136,12 @@ class Authorization:
 
         :raises PDClientError: there is none, or it is not of this consent
         """
-        answer = {
-            name: pdpyras._Secret(values[0])
-            for name, values in parse_qs(
-                urlsplit(redirected_url).query
-            ).items()
-        }
+        answer = _query_of(redirected_url)
+        if answer is None:
+            raise PDClientError(
+                "The redirect is not a URL. It must be the whole URL that the "
+                "user came back to, as a str."
+            )
         state = answer.get("state", pdpyras._Secret())
         texts = [t.encode("utf-8", "replace") for t in (state, self.state)]
         if not state or not hmac.compare_digest(*texts):
@@ -156,8 +157,38 @@ class Authorization:
             raise PDClientError("There is no code in the redirect.")
         return answer["code"]
 
+    def _tokens_of(self, code: str) -> Optional[Tokens]:
+        """The tokens that this code was redeemed for; None before that.
+
+        :raises PDClientError: another code was redeemed: its tokens may be
+            those of another user
+        """
+        if self._tokens is not None and code != self._redeemed_code:
+            raise PDClientError(
+                "Another code was redeemed for this authorization. Begin a "
+                "new one with OAuthApp.authorization."
+            )
+        return self._tokens
+
     def _redirect_uri(self) -> str:
         return parse_qs(urlsplit(self.url).query)["redirect_uri"][0]
+
+
+def _query_of(url: Any) -> Optional[Dict[str, str]]:
+    """The parameters of a URL; None if it is none.
+
+    Nothing is raised here: the error of the parser has the URL in its frames.
+    """
+    if not isinstance(url, str):
+        return None
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return None
+    return {
+        name: pdpyras._Secret(values[0])
+        for name, values in parse_qs(query).items()
+    }
 
 
 # ---------------------------------------------------------------------------
@@ -514,18 +545,21 @@ class OAuthApp:
             time before a new access token is used; the token before is void
             then. What it raises reaches the caller. The tokens are kept: the
             next call of the session saves them first, and so does this one,
-            if it is called once more with the same authorization.
+            if it is called once more with the same authorization and redirect.
         :param user: keep the tokens in the app's cache, too, under this name
         :param session_arguments: for :class:`pdpyras.APISession`
         :raises PDClientError: the user, or PagerDuty, has refused; the
-            redirect is not the answer to this authorization; or fewer scopes
-            are granted than were asked for
+            redirect is not the answer to this authorization, or brings
+            another code than the one that was redeemed for it; or fewer
+            scopes are granted than were asked for
         """
         redirected_url = pdpyras._masked(redirected_url)
-        tokens = authorization._tokens
+        code = authorization._code(redirected_url)
+        tokens = authorization._tokens_of(code)
         if tokens is None:
-            tokens = self._redeem(authorization, redirected_url)
+            tokens = self._redeem(authorization, code)
             self._check_scopes(tokens)
+            authorization._redeemed_code = code
             authorization._tokens = tokens
         credential = _UserCredential(self, self._key(user), tokens, on_renew)
         session = self._session(credential, session_arguments)
@@ -593,12 +627,10 @@ class OAuthApp:
             arguments.setdefault("region", self.region)
         return OAuthSession(credential, **arguments)
 
-    def _redeem(
-        self, authorization: Authorization, redirected_url: str
-    ) -> Tokens:
+    def _redeem(self, authorization: Authorization, code: str) -> Tokens:
         fields = {
             "grant_type": "authorization_code",
-            "code": authorization._code(redirected_url),
+            "code": code,
             "redirect_uri": authorization._redirect_uri(),
             "code_verifier": authorization.code_verifier,
         }

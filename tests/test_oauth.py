@@ -844,6 +844,51 @@ def test_a_code_whose_tokens_could_not_be_saved_is_not_lost(app, box):
     session.rget("users/me")
 
 
+@pytest.mark.parametrize(
+    "query, text",
+    [
+        ("code={code}&state=wrong", "The state"),
+        ("code={code}", "The state"),
+        ("state={state}&error=access_denied", "access_denied"),
+        ("state={state}", "no code"),
+        ("code=another&state={state}", "Another code"),
+    ],
+)
+def test_the_redirect_is_checked_although_the_code_was_redeemed(
+    app, box, query, text
+):
+    authorization = app.authorization(HERE)
+    there, saved = redirected(authorization), []
+    code = parse_qs(urlsplit(there).query)["code"][0]
+    wrong = f"{HERE}?{query.format(code=code, state=authorization.state)}"
+    app.session_from_redirect(authorization, there, saved.append)
+    with pytest.raises(PDClientError, match=text) as caught:
+        app.session_from_redirect(authorization, wrong, saved.append)
+    assert code not in str(caught.value)
+    # The right one gives the same tokens again, without another request.
+    app.session_from_redirect(authorization, there, saved.append)
+    assert saved == ["sandbox+refresh_2"] * 2
+    assert len(token_requests(box)) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://[bad?code=C-MARK&state={}", None, b"/?code=C-MARK&state={}", 5],
+)
+@pytest.mark.parametrize("is_redeemed", [False, True])
+def test_a_redirect_that_is_no_url(app, box, url, is_redeemed):
+    authorization = app.authorization(HERE)
+    if is_redeemed:
+        app.session_from_redirect(authorization, redirected(authorization))
+    box.clear()
+    if isinstance(url, str):
+        url = url.format(authorization.state)
+    with pytest.raises(PDClientError, match="not a URL") as caught:
+        app.session_from_redirect(authorization, url)
+    assert_nothing_shows(caught.value)
+    assert box.requests == []
+
+
 def test_on_renew_that_asks_the_api_does_not_wait_for_itself(app, box):
     session = user_session(app, box)
     session._credential._on_renew = lambda token: session.rget("users/me")
