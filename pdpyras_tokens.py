@@ -70,6 +70,11 @@ PAUSE_AFTER_FAILURE = 30
 # Seconds that a renewal may take.
 MAX_RENEWAL_TIME = 300
 
+# Seconds of life, and seconds since 1970, that a token can have. NaN is not
+# below them either.
+MAX_LIFE = 1e10
+MAX_EXPIRES_AT = 1e12
+
 
 # ---------------------------------------------------------------------------
 # Tokens
@@ -97,29 +102,37 @@ class Tokens(NamedTuple):
         margin = min(self.life * RENEWAL_SHARE, MAX_RENEWAL_MARGIN)
         return self.expires_at - now < margin
 
+    def is_well_formed(self) -> bool:
+        """Can they be used? They came from outside."""
+        return (
+            isinstance(self.access, str)
+            and re.fullmatch(r"[\x21-\x7e]+", self.access) is not None
+            and isinstance(self.refresh, str)
+            and isinstance(self.scope, (str, type(None)))
+            and _is_number_below(self.life, MAX_LIFE)
+            and _is_number_below(self.expires_at, MAX_EXPIRES_AT)
+        )
+
+
+def _is_number_below(value: Any, bound: float) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < bound
+
 
 def tokens_from(answer: Dict[str, Any], now: float) -> Optional[Tokens]:
     """The tokens of an answer; None if it is not as it should be."""
-    access, refresh = answer.get("access_token"), answer.get("refresh_token")
-    scope, life = answer.get("scope"), answer.get("expires_in", DEFAULT_LIFE)
-    is_well_formed = (
-        isinstance(access, str)
-        and re.fullmatch(r"[\x21-\x7e]+", access) is not None
-        and str(answer.get("token_type", "bearer")).lower() == "bearer"
-        and isinstance(refresh, (str, type(None)))
-        and isinstance(scope, (str, type(None)))
-        and isinstance(life, (int, float))
-        and 0 <= life < 1e10
-    )
-    if not is_well_formed:
+    life = answer.get("expires_in", DEFAULT_LIFE)
+    refresh = answer.get("refresh_token")
+    kind = str(answer.get("token_type", "bearer")).lower()
+    if kind != "bearer" or not _is_number_below(life, MAX_LIFE):
         return None
-    return Tokens(
-        pdpyras._Secret(access),
-        pdpyras._Secret(refresh or ""),
-        scope,
+    tokens = Tokens(
+        pdpyras._masked(answer.get("access_token")),
+        pdpyras._Secret() if refresh is None else pdpyras._masked(refresh),
+        answer.get("scope"),
         life,
         now + life,
     )
+    return tokens if tokens.is_well_formed() else None
 
 
 # ---------------------------------------------------------------------------
@@ -521,13 +534,24 @@ class RenewedToken:
             return self._settle(tokens)
 
     def _load(self) -> Optional[Tokens]:
-        """The tokens in the cache, which may be newer than those here."""
+        """The tokens in the cache, which may be newer than those here.
+
+        :raises PDClientError: the cache cannot be used
+        """
         if self._cache is None or self._key is None:
             return None
         entry = self._cache.load(self._key)
         if entry is None or set(entry) != set(Tokens._fields):
             return None
-        return Tokens(**entry)
+        tokens = Tokens(**entry)
+        if tokens.is_well_formed():
+            return tokens
+        del entry, tokens  # A token that is no text is in their reprs.
+        raise PDClientError(
+            f"The token cache {self._cache.path} cannot be used: the tokens "
+            "in it are damaged. Delete the file. Users have to authorise "
+            "again then."
+        )
 
     def _store(self, tokens: Tokens) -> None:
         if self._cache is not None and self._key is not None:

@@ -1322,6 +1322,46 @@ def test_an_entry_of_another_version_is_passed_over(box, cache):
     assert len(token_requests(box)) == 1
 
 
+BAD_FIELDS = [
+    *({"access": 5}, {"access": ["MARK"]}, {"access": None}, {"access": ""}),
+    *({"access": "MARK MARK\n"}, {"access": "MARK-\xfc"}),
+    *({"refresh": None}, {"refresh": {"a": "MARK"}}, {"scope": ["MARK"]}),
+    *({"life": "x"}, {"life": None}, {"life": -1}, {"life": 10**400}),
+    *({"life": float("nan")}, {"expires_at": "y"}, {"expires_at": None}),
+    *({"expires_at": float("inf")}, {"expires_at": 10**400}),
+]
+
+
+@pytest.mark.parametrize("fields", BAD_FIELDS, ids=lambda f: next(iter(f)))
+@pytest.mark.parametrize("user", [None, "jane"])
+def test_a_damaged_entry_is_an_error_that_names_the_cache(
+    box, cache, fields, user
+):
+    entry = {"access": "A", "refresh": "R", "scope": None}
+    entry.update({"life": 86400, "expires_at": time.time() + 86400, **fields})
+    app = make_app(box.url, cache=cache)
+    cache.store(app.cache_key(user), entry)
+    with pytest.raises(PDClientError, match="are damaged") as caught:
+        if user is None:
+            app.session(url=box.url).rget("users/me")
+        else:
+            app.session_from_cache(user)
+    assert cache.path in str(caught.value)
+    assert_nothing_shows(caught.value)
+    assert box.requests == []
+
+
+def test_a_damaged_entry_is_replaced_when_the_user_signs_in(box, cache):
+    app = make_app(box.url, cache=cache)
+    fields = dict.fromkeys(pdpyras_tokens.Tokens._fields, "R")
+    cache.store(app.cache_key("jane"), fields)
+    authorization = app.authorization(HERE)
+    app.session_from_redirect(
+        authorization, redirected(authorization), user="jane"
+    )
+    app.session_from_cache("jane", url=box.url).rget("users/me")
+
+
 @pytest.mark.parametrize(
     "other",
     [
