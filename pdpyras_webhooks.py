@@ -23,6 +23,7 @@ The module needs the standard library alone.
 """
 
 import calendar
+import contextlib
 import hashlib
 import hmac
 import inspect
@@ -33,7 +34,9 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, abc
+from datetime import timedelta
 from http import HTTPStatus
+from numbers import Real
 from typing import (
     Any,
     Callable,
@@ -214,7 +217,10 @@ def verify_webhook(
 
 
 def webhook_event(
-    body: Body, headers: Any, secret: Secret, max_age: Optional[float] = None
+    body: Body,
+    headers: Any,
+    secret: Secret,
+    max_age: Union[None, float, timedelta] = None,
 ) -> Event:
     """Check a webhook's signature, and return its event.
 
@@ -223,24 +229,44 @@ def webhook_event(
         lists), pairs of name and value, or a WSGI environ
     :param secret: the subscription's; both, the new and the old one, while it
         is being changed
-    :param max_age: seconds since the event's ``occurred_at`` after which it
-        is refused. There is no other time in a webhook, and a delivery may
-        rightly come 48 hours late: by default there is no limit.
+    :param max_age: seconds (or a ``timedelta``) since the event's
+        ``occurred_at`` after which it is refused. There is no other time in a
+        webhook, and a delivery may rightly come 48 hours late: by default
+        there is no limit.
     :returns: ``id``, ``event_type``, ``resource_type``, ``occurred_at``,
         ``agent``, ``client`` and ``data``, as PagerDuty sent them
     :raises WebhookError: with the ``status`` to answer with
     :raises TypeError: an argument is of none of these types
-    :raises ValueError: ``secret`` is empty
+    :raises ValueError: ``secret`` is empty, or ``max_age`` is neither a number
+        nor a ``timedelta``
     """
     hidden_body, hidden_secret = _Hidden(body), _Hidden(secret)
     del body, secret
+    seconds = None if max_age is None else _seconds(max_age)
     raw, secrets = _raw(hidden_body), _secrets(hidden_secret)
     event = _checked_event(raw, headers, secrets)
-    if max_age is None or _age(event) <= max_age:
+    if seconds is None or _age(event) <= seconds:
         return event
     del event
     raise WebhookError(
-        f"the event did not occur within the last {max_age} seconds", 202
+        f"the event did not occur within the last {seconds:.15g} seconds", 202
+    )
+
+
+def _seconds(max_age: Any) -> float:
+    """The seconds of a ``max_age``.
+
+    A wrong one is an error at once: later it would be one for genuine events
+    only, and show them.
+    """
+    if isinstance(max_age, timedelta):
+        return max_age.total_seconds()
+    if isinstance(max_age, Real):
+        with contextlib.suppress(OverflowError):
+            return float(max_age)
+    raise ValueError(
+        "max_age must be a number of seconds within the range of a float, a "
+        f"timedelta or None, not {type(max_age).__name__}"
     )
 
 

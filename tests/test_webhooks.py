@@ -29,6 +29,7 @@ import time
 import wsgiref.simple_server
 import wsgiref.validate
 from collections import OrderedDict
+from datetime import timedelta
 from email.message import Message
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -453,6 +454,40 @@ def test_max_age(zone: None, form: str) -> None:
     assert refusal(body, {NAME: WRONG}, SECRET, max_age=1).status == 401
 
 
+def test_max_age_may_be_a_timedelta() -> None:
+    body = body_of(occurred_at=ago(10 * HOUR))
+    headers = signed(body)
+    assert webhook_event(body, headers, SECRET, timedelta(hours=11))
+    error = refusal(body, headers, SECRET, timedelta(hours=9))
+    assert error.status == 202
+    assert "within the last 32400 seconds" in str(error)
+
+
+class Unread(bytes):
+    """Of a body that nobody may read."""
+
+    def __bytes__(self) -> bytes:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "max_age",
+    ["60", b"60", [60], {}, 60j, 10**400],
+    ids=lambda age: type(age).__name__,
+)
+@pytest.mark.parametrize(
+    "signature",
+    ["v1=" + NEW, WRONG, None],
+    ids=["genuine", "wrong", "missing"],
+)
+def test_a_max_age_that_is_none(max_age: Any, signature: Any) -> None:
+    """At once, and not only when a genuine event comes."""
+    headers = {NAME: signature} if signature else {}
+    with pytest.raises(ValueError, match="max_age must be a num") as caught:
+        webhook_event(Unread(BODY), headers, SECRET, max_age)
+    assert not isinstance(caught.value, WebhookError)
+
+
 @pytest.mark.parametrize(
     "moment",
     [
@@ -494,6 +529,12 @@ ERRORS: Dict[str, Callable[[], Any]] = {
     ),
     "old": lambda: webhook_event(
         marked(), signed(marked(), HIDDEN_SECRET), HIDDEN_SECRET, max_age=1
+    ),
+    "max_age": lambda: webhook_event(
+        marked(),
+        signed(marked(), HIDDEN_SECRET),
+        HIDDEN_SECRET,
+        max_age="1",  # type: ignore
     ),
     "size": lambda: webhook_event(
         (MARK * MAX_BODY).encode(), {}, HIDDEN_SECRET
