@@ -24,6 +24,7 @@ The module needs the standard library alone.
 
 import calendar
 import contextlib
+import functools
 import hashlib
 import hmac
 import inspect
@@ -424,10 +425,11 @@ def receiver(
     """Make a WSGI application that receives webhooks, for any server.
 
     It answers as PagerDuty's delivery rules want: 202 once the handler has
-    returned; 500 if it raises, so that the delivery comes again; 401 without
-    a valid signature; 400 for what is no event; 413 over 2 MB; 405 for
-    methods other than POST; 503 while the same delivery is being handled;
-    501 for a chunked body under a server that does not decode it.
+    returned; 500 if it raises, or returns a coroutine, so that the delivery
+    comes again; 401 without a valid signature; 400 for what is no event; 413
+    over 2 MB; 405 for methods other than POST; 503 while the same delivery is
+    being handled; 501 for a chunked body under a server that does not decode
+    it.
 
     :param handler: called with each event, by as many threads as the server
         has. PagerDuty waits for 5 seconds: longer work belongs elsewhere. An
@@ -443,20 +445,49 @@ def receiver(
         functions, which have no ``add`` and often do, the receiver remembers
         this, but only in its own process. See :class:`Seen`.
     :raises TypeError: an argument is of none of these types, or ``handler``
-        is ``async``
+        or ``seen`` is ``async``
     :raises ValueError: ``secret`` is empty
     """
     hidden_secret = _Hidden(secret)
     del secret
-    if not callable(handler) or inspect.iscoroutinefunction(handler):
+    if not callable(handler) or _is_async(handler):
         raise TypeError("handler must be a function, and not async")
     if seen is not None and not callable(seen):
         raise TypeError(
             f"seen must be callable, such as Seen(), not {type(seen).__name__}"
         )
+    if _is_async(seen):
+        raise TypeError("seen must be callable, such as Seen(), and not async")
     if seen is not None and not hasattr(seen, "add"):
         seen = _Asked(seen)
     return _Receiver(handler, _secrets(hidden_secret), seen)
+
+
+def _is_async(function: Any) -> bool:
+    """Would a call of it do nothing but make something to be awaited?"""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return any(
+        inspect.iscoroutinefunction(called)
+        or inspect.isasyncgenfunction(called)
+        for called in (function, type(function).__call__)
+    )
+
+
+class _CoroutineReturnedError(TypeError):
+    """What was called is async, so that it has not done anything."""
+
+
+def _call(function: Callable[[Any], Any], argument: Any) -> Any:
+    """Call a function that must not be async, though it may not look so.
+
+    :raises _CoroutineReturnedError: it is
+    """
+    result = function(argument)
+    if isinstance(result, abc.Coroutine):
+        result.close()  # Or Python warns that it was never awaited.
+        raise _CoroutineReturnedError
+    return result
 
 
 class _Asked:
@@ -471,7 +502,8 @@ class _Asked:
         self._unhandled = Seen()
 
     def __call__(self, delivery_id: str) -> bool:
-        if not self._unhandled(delivery_id) and self._seen(delivery_id):
+        is_unhandled = self._unhandled(delivery_id)
+        if not is_unhandled and _call(self._seen, delivery_id):
             return True
         self._unhandled.add(delivery_id)
         return False
@@ -539,15 +571,15 @@ class _Receiver:
     def _handle(self, event: Event, delivery_id: Optional[str]) -> int:
         """Call the handler, unless it has handled this delivery."""
         try:
-            if delivery_id and self._seen(delivery_id):
+            if delivery_id and _call(self._seen, delivery_id):
                 return 202
-            self._handler(event)
+            _call(self._handler, event)
         except Exception as error:
             _log_exception("handle", error)
             return 500
         try:
             if delivery_id:
-                self._seen.add(delivery_id)
+                _call(self._seen.add, delivery_id)
         except Exception as error:
             _log_exception("remember", error)
         return 202

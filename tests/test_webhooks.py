@@ -8,10 +8,12 @@ wsgiref, waitress and gunicorn.
 import base64
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import hmac
 import http.client
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -1255,6 +1257,104 @@ def test_a_handler_must_not_be_async() -> None:
 
     with pytest.raises(TypeError, match="not async"):
         receiver(handler, SECRET)
+
+
+async def waits(argument: Any) -> None:
+    raise AssertionError
+
+
+async def yields(argument: Any) -> Any:
+    yield argument
+
+
+class Waiting:
+    """Callable, and async; its methods are, too."""
+
+    async def __call__(self, argument: Any) -> None:
+        raise AssertionError
+
+    async def method(self, argument: Any) -> None:
+        raise AssertionError
+
+
+class Keyed:
+    """Made, not awaited: the call of a class with an async method."""
+
+    def __init__(self, argument: Any) -> None:
+        pass
+
+    async def __call__(self) -> None:
+        raise AssertionError
+
+
+ASYNC = {
+    "function": waits,
+    "generator": yields,
+    "object": Waiting(),
+    "method": Waiting().method,
+    "partial": functools.partial(functools.partial(waits)),
+    "partial of an object": functools.partial(Waiting()),
+}
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_neither_handler_nor_seen_may_be_async(name: str) -> None:
+    function: Any = ASYNC[name]
+    with pytest.raises(TypeError, match="handler must .* not async"):
+        receiver(function, SECRET)
+    with pytest.raises(TypeError, match="seen must .* not async"):
+        receiver(print, SECRET, function)
+
+
+def test_a_class_with_an_async_method_is_no_async_handler() -> None:
+    with serve(receiver(Keyed, SECRET)) as client:
+        assert client.post() == 202
+
+
+def test_a_handler_that_returns_a_coroutine_is_500(caplog: Any) -> None:
+    """It has not run. That it is closed shows in that nothing warns."""
+    made: List[Any] = []
+
+    def handler(event: Any) -> Any:
+        made.append(waits(event))
+        return made[-1]
+
+    with serve(receiver(handler, SECRET, Seen())) as client:
+        statuses = [client.post(delivery="d-1") for _ in range(2)]
+    assert statuses == [500, 500]
+    assert len(made) == 2
+    for coroutine in made:
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    for record in caplog.records:
+        text = record.getMessage()
+        assert text.startswith("Failed to handle a webhook: _CoroutineReturn")
+        assert "01EXAMPLE" not in text
+    assert len(caplog.records) == 2
+
+
+class SeenElsewhere(Seen):
+    def add(self, delivery_id: str) -> Any:
+        return waits(delivery_id)
+
+
+def test_a_seen_that_returns_a_coroutine_loses_no_event(caplog: Any) -> None:
+    """A coroutine is true, as the answer for what was handled."""
+    handler = Handler()
+
+    def seen(delivery_id: str) -> Any:
+        return waits(delivery_id)
+
+    with serve(receiver(handler, SECRET, seen)) as client:
+        assert client.post(delivery="d-1") == 500
+    assert handler.calls == 0
+    with serve(receiver(handler, SECRET, SeenElsewhere())) as client:
+        assert client.post(delivery="d-1") == 202
+    assert handler.calls == 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.split(":")[0] for text in messages] == [
+        "Failed to handle a webhook",
+        "Failed to remember a webhook",
+    ]
 
 
 @pytest.mark.parametrize("seen", [set(), 5, "d-1"])
