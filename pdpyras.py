@@ -9379,8 +9379,9 @@ def _check_required(payload: "Dict[str, Any]") -> None:
 
 def _severity_of(payload: "Mapping[str, Any]") -> "Optional[str]":
     """The severity as the API spells it; None: it is none."""
-    severity = str(payload.get("severity")).lower()
-    return severity if severity in _SEVERITIES else None
+    given = payload.get("severity")
+    text = _plain_str(given) if isinstance(given, str) else str(given)
+    return text.lower() if text.lower() in _SEVERITIES else None
 
 
 def _with_listed_links(event: "Dict[str, Any]") -> "Dict[str, Any]":
@@ -9422,18 +9423,26 @@ def _check_payload(event: "Mapping[str, Any]") -> None:
     _checked_dict("custom_details", payload.get("custom_details"))
 
 
+def _plain_str(text: str) -> str:
+    """A text of a subclass of str as it is, whatever ``str()`` says."""
+    return str.__str__(text)
+
+
 def _checked_dedup_key(dedup_key: Any) -> str:
     if not isinstance(dedup_key, str):
         raise PDInputError(
             f"The dedup_key must be a str, not {type(dedup_key).__name__}."
         )
+    # Half a surrogate pair, such as file names have, is no character.
+    key = _plain_str(dedup_key).encode("utf-8", "backslashreplace")
+    dedup_key = key.decode("utf-8")
     if len(dedup_key) > _MAX_DEDUP_KEY_LENGTH:
         # Two identities that are cut at the same place would become one.
         raise PDInputError(
             f"The dedup_key has {len(dedup_key)} characters; the API takes "
             f"{_MAX_DEDUP_KEY_LENGTH}. Use a digest of it instead."
         )
-    return dedup_key
+    return str(dedup_key)
 
 
 def _complete_event(event: "Dict[str, Any]") -> "Dict[str, Any]":
@@ -9560,6 +9569,10 @@ class _EventsSession(PDSession):
             from pdpyras_outbox import Outbox
 
             outbox = Outbox(outbox)
+        if outbox is not None and not hasattr(outbox, "put"):
+            raise PDInputError(
+                f"The outbox must be an Outbox, or a path, not {outbox!r}."
+            )
         self._outbox = outbox
 
     def _request_options(
@@ -9631,6 +9644,11 @@ class _EventsSession(PDSession):
         return fitted
 
 
+def _is_success(code: Any) -> bool:
+    """Is the exit status 0? It is 1 for whatever is no int."""
+    return code is None or (isinstance(code, int) and code == 0)
+
+
 class _Guard:
     """Pages somebody if a block fails: see ``EventsAPISession.guard``."""
 
@@ -9662,7 +9680,7 @@ class _Guard:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, SystemExit) and error.code in (None, 0):
+        if isinstance(error, SystemExit) and _is_success(error.code):
             error = None
         if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
             return

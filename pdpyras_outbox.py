@@ -32,6 +32,7 @@ import sqlite3
 import time
 import warnings
 from datetime import timedelta
+from functools import partial
 from typing import (
     AbstractSet,
     Any,
@@ -51,6 +52,7 @@ from pdpyras import PDClientError, PDHTTPError, PDInputError, PDWarning
 from pdpyras_outbox_store import (
     POLL_TIME,
     TABLE,
+    BusyError,
     Event,
     File,
     Written,
@@ -116,17 +118,38 @@ def _post(session: Any, event: Event, deadline: Any) -> Optional[Exception]:
     """Send an event; return what was wrong, if anything was."""
     if not event.is_whole:
         return ValueError("The event was damaged in the file.")
+    answers: List[Any] = []
+    options = {"deadline": deadline}
+    hooks = list(session.hooks.get("response") or ())
+    if hooks:
+        options["hooks"] = {"response": [partial(_keep, answers), *hooks]}
     try:
         response = session._deliver(
-            event.path, json.loads(event.body), deadline=deadline
+            event.path, json.loads(event.body), **options
         )
         if event.path == "/v2/enqueue":
             pdpyras._alert_key(response)
         else:
             pdpyras._answer_object(response)
     except Exception as error:
-        return error
+        if not answers or isinstance(error, PDClientError):
+            return error
+        return _of_hook(session, error, answers[-1])
     return None
+
+
+def _keep(answers: List[Any], response: Any, **_: Any) -> None:
+    answers.append(response)
+
+
+def _of_hook(
+    session: Any, error: Exception, response: Any
+) -> Optional[Exception]:
+    """What an answer says, after which a hook of the caller has raised."""
+    session.log.error("A response hook raised %r.", error)
+    if response.status_code // 100 == 2:
+        return None
+    return PDHTTPError(f"A response hook raised {error!r}.", response)
 
 
 def _status(error: Optional[Exception]) -> int:
@@ -357,13 +380,12 @@ class _Sender:
         self.send_others(others)
 
     def _has_failed_lately(self) -> bool:
-        """Does an event wait for its pause to end?
+        """Does an event wait because an attempt has failed?
 
         In an outage each call would else take its ten seconds.
         """
-        where = "refused = 0 AND owner = ? AND next_attempt_at > ?"
-        values = (self._owner, time.time())
-        return self._file.first(where, values) is not None
+        where = "refused = 0 AND owner = ? AND attempts > 0"
+        return self._file.first(where, (self._owner,)) is not None
 
     def send_others(self, seconds: float = OTHERS_TIME) -> None:
         """Spend so many seconds on what waits."""
@@ -392,7 +414,10 @@ class _Sender:
             self._outbox,
             reason,
         )
-        self._clear_the_way(row)
+        if isinstance(reason, BusyError):
+            self._check_order(row)
+        else:
+            self._clear_the_way(row)
         response = self._session._deliver(
             row.path, json.loads(row.body), deadline=self._deadline
         )
@@ -422,6 +447,22 @@ class _Sender:
                     "of the same dedup_key cannot be sent: "
                     f"{step.error or 'busy'}"
                 )
+
+    def _check_order(self, row: Event) -> None:
+        """See that the event of a signal handler overtakes none of its key.
+
+        It has interrupted a transaction, and so cannot send those first.
+        """
+        if row.dedup_key is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            if not self._file.has_waiting(row.owner, row.dedup_key):
+                return
+        raise PDClientError(
+            f"{self._outbox!r} cannot keep the event of a signal handler "
+            "that has interrupted it, and events of the same dedup_key wait. "
+            "Send it again when the handler has returned."
+        )
 
 
 class _Flush(_Sender):
@@ -546,7 +587,12 @@ class Outbox:
         max_age: Union[None, float, timedelta] = None,
         max_events: Optional[int] = 10000,
     ) -> None:
-        name = os.fsdecode(path)
+        try:
+            name = os.fsdecode(path)
+        except TypeError:
+            raise PDInputError(
+                f"The path of an outbox must be a path, not {path!r}."
+            ) from None
         if not name:
             raise PDInputError("The path of an outbox must not be empty.")
         age = max_age
@@ -635,7 +681,8 @@ class Outbox:
         self._change(id, f"DELETE FROM {TABLE} WHERE id = :id")
 
     def _change(self, id: int, sql: str) -> None:
-        with self._usable():
+        count = 0
+        with self._usable(), contextlib.suppress(OverflowError, UnicodeError):
             count = self._file.write(sql, {"id": id, "now": time.time()})
         self._issue_notes()
         if not count:
@@ -734,7 +781,7 @@ class Outbox:
         notes, self._file.notes = self._file.notes, []
         for note in notes:
             if session is not None:
-                session.log.info("%s", note)
+                pdpyras._note(session.log, "%s", note)
             warnings.warn(
                 note, PDWarning, stacklevel=pdpyras._callers_level(3)
             )

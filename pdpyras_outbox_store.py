@@ -10,6 +10,7 @@ Corrupt An SQLite Database File", and "Result and Error Codes".
 
 import atexit
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -181,7 +182,7 @@ class _Process:
         self.is_usable = True
         self.lock = threading.RLock()
         self.files: Any = weakref.WeakSet()
-        self.descriptors: Set[int] = set()
+        self.locks: Any = weakref.WeakSet()  # The files that hold them.
 
     def before_fork(self) -> None:
         self.lock.acquire()
@@ -193,11 +194,11 @@ class _Process:
     def after_fork_in_child(self) -> None:
         self.id = os.getpid()
         self.lock = threading.RLock()
-        for descriptor in self.descriptors:
-            os.close(descriptor)  # The lock stays with the parent.
-        self.descriptors.clear()
+        for file in list(self.locks):
+            file.close()  # The lock stays with the parent.
+        self.locks.clear()
         files = list(self.files)
-        if any(file.is_busy for file in files):
+        if any(file.has_begun for file in files):
             # The thread is not here that was within SQLite, and may have
             # held locks of SQLite itself.
             self.is_usable = False
@@ -215,13 +216,15 @@ class _Process:
         :raises sqlite3.OperationalError: another thread takes too long
         """
         self.check()
-        lock = self.lock
-        if not lock.acquire(timeout=_patience.left()):
-            raise sqlite3.OperationalError("another thread is at the file")
+        lock, is_held = self.lock, False
         try:
+            is_held = lock.acquire(timeout=_patience.left())
+            if not is_held:
+                raise sqlite3.OperationalError("another thread is at the file")
             yield
         finally:
-            lock.release()
+            if is_held:
+                lock.release()
 
     def close(self) -> None:
         self.check()
@@ -266,8 +269,9 @@ if hasattr(os, "register_at_fork"):
 @contextlib.contextmanager
 def patience(deadline: Any) -> Iterator[None]:
     """Wait for nobody within the block when the deadline has passed."""
-    before, _patience.deadline = _patience.deadline, deadline
+    before = _patience.deadline
     try:
+        _patience.deadline = deadline
         yield
     finally:
         _patience.deadline = before
@@ -298,30 +302,34 @@ def wait(seconds: float) -> None:
 def file_lock(path: str, seconds: float = 0) -> Iterator[bool]:
     """Hold the lock of a file, if it is to be had within so many seconds.
 
-    :raises OSError: this file system has no locks
+    Wherever a signal handler that raises may interrupt it: the lock ends with
+    the file, and this with its last reference.
+
+    :raises OSError: the file cannot be opened, or the file system has no locks
     """
     end = time.monotonic() + seconds
     _process.check()
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    _process.descriptors.add(descriptor)
-    is_held = False
-    try:
-        while not is_held:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_held = True
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    break
-                wait(POLL_TIME)
-        yield is_held
-    finally:
-        _process.check()
-        if descriptor in _process.descriptors:  # Else this is a fork's child.
-            _process.descriptors.discard(descriptor)
-            if is_held:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+    with open(path, "r+b", buffering=0, opener=_open_private) as file:
+        _process.locks.add(file)
+        is_held = False
+        try:
+            while not is_held:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_held = True
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        break
+                    wait(POLL_TIME)
+            yield is_held
+        finally:
+            _process.check()
+            if is_held and not file.closed:  # It is in a fork's child.
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o600)
 
 
 def _file_system(directory: str, mounts: str = "/proc/self/mounts") -> str:
@@ -340,12 +348,17 @@ def _file_system(directory: str, mounts: str = "/proc/self/mounts") -> str:
     return kind
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
 def _check_place(path: str) -> None:
     """Are there file locks where the outbox is to be?
 
     :raises PDInputError: there are none
     """
     problem = ""
+    if os.path.isdir(path):
+        raise PDInputError(f"An outbox cannot be at {path}: a directory.")
     directory = os.path.dirname(path)
     kind = _file_system(directory)
     if fcntl is None:
@@ -357,7 +370,10 @@ def _check_place(path: str) -> None:
             with file_lock(path + "-sender"):
                 pass
         except OSError as error:
-            problem = f"{directory} has no file locks ({error.strerror})"
+            # Of anything else, such as a full disk, events tell; they are
+            # sent directly then.
+            if error.errno in _NO_LOCKS:
+                problem = f"{directory} has no file locks ({error.strerror})"
     if problem:
         raise PDInputError(
             f"An outbox cannot be at {path}: {problem}. Without them two "
@@ -371,6 +387,15 @@ def _check_place(path: str) -> None:
 # ---------------------------------------------------------------------------
 
 
+class BusyError(sqlite3.OperationalError):
+    """A signal handler has interrupted a transaction of its own thread."""
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
 class _ReplacedError(Exception):
     """While a transaction went on, another process set the file aside."""
 
@@ -382,6 +407,7 @@ def _is_damage(error: Exception) -> bool:
         isinstance(error, UnicodeDecodeError)
         or type(error) in (sqlite3.DatabaseError, sqlite3.IntegrityError)
         or "malformed" in text
+        or "unsupported file format" in text
         or "not a database" in text
         or "no such " in text
     )
@@ -407,9 +433,20 @@ class File:
         self.delivered: Dict[str, int] = {}
         self.notes: List[str] = []
         self._connection: Optional[sqlite3.Connection] = None
-        self.is_busy = False
+        # What a transaction has among its variables: it ends with them,
+        # wherever a signal handler that raises has ended it.
+        self._transaction: Any = None
         _check_place(path)
         _process.files.add(self)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._transaction is not None and bool(self._transaction())
+
+    @property
+    def has_begun(self) -> bool:
+        """Was it busy, as far as a fork's child without that thread knows?"""
+        return self._transaction is not None
 
     def __del__(self) -> None:
         # The garbage collector may run within any call; it must not wait.
@@ -461,24 +498,24 @@ class File:
         """
         with _process.held():
             if self.is_busy:  # This is a signal handler.
-                raise sqlite3.OperationalError("a transaction is going on")
-            self.is_busy = True
+                raise BusyError("a transaction is going on")
+            mark = {1}  # There are weak references to a set.
             try:
+                self._transaction = weakref.ref(mark)
                 connection = self._connected()
                 milliseconds = int(_patience.left() * 1000)
                 connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
-                connection.execute(f"BEGIN {kind}")
                 try:
+                    connection.execute(f"BEGIN {kind}")
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                    _roll_back(connection)
                     raise
                 if self.identity != self._identity_now():
                     raise _ReplacedError
             finally:
-                self.is_busy = False
+                self._transaction = None
 
     # -- The connection -----------------------------------------------------
 
@@ -507,6 +544,9 @@ class File:
             )
         if self._connection and self.identity != self._identity_now():
             self.abandon()
+        if self._connection is not None:
+            # A signal handler that raised may have left one.
+            _roll_back(self._connection)
         if self._connection is None:
             with self._locked():
                 self._connection = self._open()
@@ -605,7 +645,7 @@ class File:
 
     def after_fork(self) -> None:
         """Give up, in the child, what is the parent's."""
-        self.is_busy = False
+        self._transaction = None
         if _process.is_usable:
             self.close()
         else:
@@ -689,6 +729,20 @@ class File:
         find there, and take it out.
         """
         return bool(written.file != self._identity_now())
+
+    def has_waiting(self, owner: str, dedup_key: Optional[str]) -> bool:
+        """Does an event of this key wait? For who has interrupted this file.
+
+        :raises sqlite3.Error: that cannot be read
+        """
+        sql = (
+            f"SELECT 1 FROM {TABLE} WHERE refused = 0 AND owner = ? "
+            "AND dedup_key = ?"
+        )
+        with contextlib.closing(sqlite3.connect(self.path)) as other:
+            return (
+                other.execute(sql, (owner, dedup_key)).fetchone() is not None
+            )
 
     def events(self, where: str, values: Any) -> List[Event]:
         """The events for which a condition holds, oldest first.

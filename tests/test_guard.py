@@ -13,6 +13,15 @@ from tests import wire
 from tests.support import KEY, Clock
 
 
+class Incomparable:
+    """As an array of numpy is."""
+
+    def __eq__(self, other):
+        raise ValueError("which element?")
+
+    __hash__ = None
+
+
 class OopsError(Exception):
     """What the blocks below fail with."""
 
@@ -120,6 +129,8 @@ def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):
         (SystemExit(0), ["resolve"]),
         (SystemExit(1), ["trigger"]),
         (SystemExit("text"), ["trigger"]),
+        (SystemExit(0.0), ["trigger"]),
+        (SystemExit(Incomparable()), ["trigger"]),
         (OopsError(), ["trigger"]),
     ],
     ids=repr,

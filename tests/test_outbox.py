@@ -5,6 +5,7 @@ What kills processes at random, and before each system call, is in
 """
 
 import contextlib
+import enum
 import functools
 import gc
 import json
@@ -1795,3 +1796,169 @@ def test_a_short_run_of_make_kill(tmp_path):
     output = done.stdout.decode()
     assert done.returncode == 0, output
     assert "lost: 0, doubled: 0, disordered: 0" in output
+
+
+# -- What may come from the caller --------------------------------------------
+
+
+class Interruption(BaseException):
+    """As a signal handler raises it."""
+
+
+def interrupted_at(number, call):
+    """Make a call, which ends at the line of this number of the outbox.
+
+    :returns: False: it has fewer lines
+    """
+    names = (pdpyras_outbox.__file__, pdpyras_outbox_store.__file__)
+    lines = 0
+
+    def trace(frame, what, value):
+        nonlocal lines
+        if frame.f_code.co_filename not in names:
+            return None
+        lines += what == "line"
+        if what == "line" and lines == number:
+            raise Interruption
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interruption:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.no_cover
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_at_any_line_leaves_no_lock_behind(alerts, api, path):
+    trigger(alerts, "first")
+    number = 1
+    while interrupted_at(number, functools.partial(trigger, alerts)):
+        for ending in ("-sender", "-lock"):
+            with pdpyras_outbox_store.file_lock(path + ending) as is_held:
+                assert is_held, number
+        assert len(alerts.outbox) <= 1, number
+        with sqlite3.connect(path, timeout=0) as other:
+            other.execute("BEGIN IMMEDIATE")
+        alerts.outbox.flush(alerts)
+        number += 1 if number < 40 else 3
+    assert number > 100
+
+
+def test_a_signal_handler_overtakes_no_event_of_its_key(alerts, api):
+    api.answers["waits"] = 503
+    trigger(alerts, "waits")
+    api.answers.clear()
+
+    def handler(connection):
+        with pytest.raises(pdpyras.PDClientError, match="signal handler"):
+            alerts.resolve("waits")
+        assert trigger(alerts, "other") == "other"
+
+    with pytest.warns(pdpyras.PDWarning, match="directly"):
+        alerts.outbox._file.transact(handler)
+        len(alerts.outbox)
+    assert api.taken == [("trigger", "other")]
+    alerts.resolve("waits")
+    alerts.outbox.flush(alerts, deadline=60)
+    assert api.taken[1:] == [("trigger", "waits"), ("resolve", "waits")]
+
+
+class Kind(str, enum.Enum):
+    DISK = "disk"
+
+
+class Markup(str):
+    def __repr__(self):
+        return f"Markup({super().__repr__()})"
+
+
+@pytest.mark.parametrize(
+    "key, sent",
+    [
+        (Kind.DISK, "disk"),
+        (Markup("m"), "m"),
+        (os.fsdecode(b"caf\xe9"), "caf\\udce9"),
+    ],
+)
+def test_a_key_of_another_kind_of_text_is_kept(key, sent, alerts, api):
+    assert trigger(alerts, key) == sent
+    assert alerts.resolve(key) == sent
+    assert api.taken == [("trigger", sent), ("resolve", sent)]
+    assert len(alerts.outbox) == len(alerts.outbox.refused()) == 0
+
+
+@pytest.mark.parametrize("status", [202, 400, 503])
+def test_what_a_hook_raises_does_not_change_the_answer(
+    status, alerts, api, caplog
+):
+    def hook(response, **options):
+        response.raise_for_status()
+        raise KeyError("of the hook")
+
+    alerts.hooks["response"].append(hook)
+    api.answers[None] = status
+    trigger(alerts, "k")
+    assert len(api.bodies) == 1
+    assert len(alerts.outbox) == (status == 503)
+    assert len(alerts.outbox.refused()) == (status == 400)
+    assert "A response hook raised" in caplog.text
+
+
+def test_a_directory_is_no_place_for_an_outbox(tmp_path):
+    mode = os.stat(str(tmp_path)).st_mode
+    with pytest.raises(pdpyras.PDInputError, match="directory"):
+        Outbox(str(tmp_path))
+    assert os.stat(str(tmp_path)).st_mode == mode
+
+
+@pytest.mark.parametrize("outbox", [5, True, object()])
+def test_what_is_no_outbox_is_refused_when_it_is_set(outbox):
+    with pytest.raises(pdpyras.PDInputError):
+        pdpyras.EventsAPISession(KEY, outbox=outbox)
+    with pytest.raises(pdpyras.PDInputError):
+        Outbox(outbox)
+
+
+@pytest.mark.parametrize("id", [2**63, -(2**70), "\ud800", None])
+def test_ids_that_no_event_has(id, alerts):
+    for change in (alerts.outbox.retry, alerts.outbox.drop):
+        with pytest.raises(pdpyras.PDInputError, match="no such event"):
+            change(id)
+
+
+def test_in_an_outage_only_the_first_call_is_slow(
+    alerts, api, server, monkeypatch
+):
+    """However far apart the calls are."""
+    api.answers["first"] = 503
+    trigger(alerts, "first")
+    api.answers.clear()
+    forget_pauses(alerts)
+    limits, deliver = [], alerts._deliver
+
+    def note(path, event, deadline=None, **options):
+        limits.append(deadline)
+        raise pdpyras.PDClientError("out of reach")
+
+    alerts._deliver = note
+    trigger(alerts, "second")
+    assert max(limits) <= 1
+    alerts._deliver = deliver
+
+
+def test_a_damaged_version_in_the_file_is_damage(alerts, api, path):
+    fill(alerts, 1)
+    alerts.outbox._file.close()
+    with open(path, "r+b") as file:
+        file.seek(47)
+        file.write(b"\x09")
+    with pytest.warns(pdpyras.PDWarning, match="is damaged"):
+        trigger(alerts, "k")
+    assert api.taken[-1] == ("trigger", "k")
