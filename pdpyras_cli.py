@@ -263,8 +263,15 @@ class _Batch:
         results = _in_order(
             self._result, self._lines(), self._options.at_once or 1
         )
-        with contextlib.closing(results):
-            output.print_all(self._successes(results), self._options, "jsonl")
+        try:
+            with contextlib.closing(results):
+                output.print_all(
+                    self._successes(results), self._options, "jsonl"
+                )
+        except KeyboardInterrupt:
+            # Other threads may be in a pause before they send once more.
+            self._session.send = _send_no_more
+            raise
         if self._failures:
             output.say(f"{self._failures} of {self._count} requests failed.")
         return self._status
@@ -314,6 +321,11 @@ class _Batch:
                 output.progress.show(self._count, "?")
 
 
+def _send_no_more(*args: Any, **kwargs: Any) -> Any:
+    """Stand for the method of a session whose command is interrupted."""
+    raise KeyboardInterrupt
+
+
 _ID = re.compile(r'"?[\w-]+"?')  # alone in a line
 
 
@@ -333,21 +345,50 @@ def _filled(template: str, item: Any) -> str:
 def _in_order(
     function: Callable[[Any], Any], items: Iterable[Any], at_once: int
 ) -> Generator[Any, None, None]:
-    """Results in the order of the items, several computed at once."""
+    """Results in the order of the items, several computed at once.
+
+    What is under way ends before this does, unless Ctrl-C is pressed.
+    """
     if at_once == 1:
         yield from map(function, items)
         return
     from collections import deque
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import wait
 
-    with ThreadPoolExecutor(at_once) as pool:
-        pending: Any = deque()
+    pending: Any = deque()
+    try:
         for item in items:
-            pending.append(pool.submit(function, item))
+            pending.append(_begun(function, item))
             if len(pending) == at_once:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        wait(pending)
+        raise
+
+
+def _begun(function: Callable[[Any], Any], item: Any) -> Any:
+    """The future result of a function.
+
+    Its thread does not keep the process from ending, as those of an executor
+    do: it may have to pause for minutes.
+    """
+    from concurrent.futures import Future
+    from threading import Thread
+
+    future: Any = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(function(item))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future
 
 
 # ---------------------------------------------------------------------------

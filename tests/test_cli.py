@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -462,6 +463,26 @@ def test_each_goes_on_after_a_line_that_is_not_utf_8(run, box, tmp_path):
     status, out, err = run("post", "users", *options)
     assert (status, rows(out)) == (2, [{"name": "a"}, {"name": "b"}])
     assert "line 2: The input is not UTF-8" in err and "1 of 3" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it sends a signal")
+def test_an_interrupt_lets_no_thread_send_again(run, api):
+    def answer(request):
+        asked.append(request.path)
+        if len(asked) == 4:
+            main = threading.main_thread().ident
+            signal.pthread_kill(main, signal.SIGINT)
+        return wire.Answer(429)
+
+    asked, api.handler = [], answer
+    each = ("--each", "-", "--at-once", "2")
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    status, out, _ = run("delete", "users/{id}", *each, stdin="P1\nP2\n")
+    signal.signal(signal.SIGINT, usual)
+    assert (status, out) == (130, "")
+    before = len(asked)
+    threading.Event().wait(0.3)  # None of the pauses takes time.
+    assert len(asked) <= before + 2
 
 
 def test_each_stops_when_the_network_is_gone(run, api):

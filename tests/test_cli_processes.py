@@ -391,6 +391,31 @@ def test_an_interrupt_is_130(api):
     assert json.loads(out) == {"id": "P1"}
 
 
+@pytest.mark.parametrize(
+    "at_once", ["2", pytest.param("1", marks=pytest.mark.once)]
+)
+def test_an_interrupt_ends_each_with_at_once(at_once, api, tmp_path):
+    def answer(request):
+        asked.append(request.path)
+        return wire.Answer(429, headers={"ratelimit-reset": "60"})
+
+    asked, api.handler = [], answer
+    (tmp_path / "ids").write_text("PA\nPB\nPC\n")
+    each = ("--each", str(tmp_path / "ids"), "--at-once", at_once)
+    with started(*PDPYRAS, "delete", "users/{id}", *each) as process:
+        end = time.monotonic() + SECONDS
+        while len(asked) < int(at_once) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.3)  # Now they are in the pause.
+        before = len(asked)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert process.wait(10) == 130
+        assert time.monotonic() - begun < 5  # and not a minute, as asked for
+        assert b"Traceback" not in process.stderr.read()
+    assert len(asked) == before == int(at_once)
+
+
 def test_the_sandbox_serves_until_it_is_interrupted(monkeypatch):
     with started(*PDPYRAS, "sandbox", "--users", "2") as process:
         line = process.stdout.readline().decode().strip()
