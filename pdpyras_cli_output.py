@@ -8,6 +8,7 @@ It needs the standard library alone.
 """
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -208,7 +209,6 @@ def _as_ids(records: Records, fields: Fields) -> Iterator[str]:
 
 def _csv_line(cells: Sequence[str]) -> str:
     import csv
-    import io
 
     line = io.StringIO()
     # Only what could be a line end is quoted, and "\r" could.
@@ -439,22 +439,38 @@ class _Progress:
 progress = _Progress()
 
 
+class _WaitingFile(io.FileIO):
+    """A file that is waited for where it is in non-blocking mode.
+
+    Another process that has the same pipe or terminal may have set that mode
+    (node and ssh do), at any time.
+    """
+
+    def write(self, data: Any) -> int:
+        import select
+
+        while True:
+            count: Optional[int] = super().write(data)
+            if count is not None:
+                return count
+            select.select([], [self], [])
+
+
 def use_utf8() -> None:
-    """Let output be UTF-8 whatever the locale."""
+    """Let output be UTF-8 whatever the locale, and wait for its reader."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        elif hasattr(stream, "buffer"):  # Before Python 3.7.
-            import io
-
+        if os.name == "posix" and hasattr(stream, "buffer"):
+            file = _WaitingFile(stream.fileno(), "w", closefd=False)
             new = io.TextIOWrapper(
-                stream.buffer,
+                io.BufferedWriter(file),
                 "utf-8",
                 "backslashreplace",
                 line_buffering=stream.line_buffering,
             )
             setattr(sys, name, new)
+        elif hasattr(stream, "reconfigure"):  # Since Python 3.7.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def forget_stdout() -> None:

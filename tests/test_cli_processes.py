@@ -185,6 +185,26 @@ def test_a_line_is_printed_before_the_next_page_is_asked_for(api):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
+def test_a_slow_reader_of_a_non_blocking_pipe_loses_nothing(form, api):
+    users = [{"id": f"P{n}", "pad": "x" * 1000} for n in range(300)]
+    api.handler = lambda request: wire.Answer(
+        json={"users": users, "more": False}
+    )
+    command = (*PDPYRAS, "list", "users", "--format", form)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with started(*command, stdout=writer) as process:
+        os.close(writer)
+        with open(reader, "rb") as file:
+            time.sleep(1)
+            read = file.read()
+        assert (process.wait(SECONDS), process.stderr.read()) == (0, b"")
+    assert read == pdpyras(*command[2:]).stdout
+    assert read.count(b"x" * 1000) == 300
+
+
+@pytest.mark.once
 def test_commands_are_chained_with_pipes(box):
     box.add("incidents", 3)
     done = shell(
