@@ -316,8 +316,15 @@ def chunks(
 
 def print_all(records: Records, options: Any, usual: str) -> None:
     """Print records as they come."""
+    if (options.format or usual) in ("csv", "tsv", "table"):
+        records = map(_as_object, records)
     for text in chunks(_checked(records, options.fields), options, usual):
         write(text)
+
+
+def _as_object(record: Any) -> Any:
+    """A record for a format that has columns; some are texts or numbers."""
+    return record if isinstance(record, dict) else {"value": cell(record, "")}
 
 
 def _checked(records: Records, fields: Optional[Sequence[str]]) -> Records:

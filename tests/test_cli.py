@@ -283,6 +283,16 @@ def test_a_table_is_aligned(run, strange):
     assert lines[3].startswith("漢字")
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "table"])
+def test_records_that_are_no_objects_are_in_a_column(form, run, api):
+    values = ["sso", 5, True, None, ["a", "b"]]
+    api.handler = lambda request: wire.Answer(json={"abilities": values})
+    status, out, err = run("get", "abilities", "--format", form)
+    lines = [line.strip('"') for line in out.splitlines()]
+    assert (status, err) == (0, "")
+    assert lines == ["value", "sso", "5", "true", "", "a, b"]
+
+
 def test_a_table_streams_behind_its_first_rows(run, api):
     users = [{"id": f"P{n}", "name": "x" * (n // 100)} for n in range(250)]
     api.handler = pages("users", users)
