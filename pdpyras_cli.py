@@ -204,10 +204,21 @@ def _whoami(options: Any) -> int:
             url = output.cell(user, "html_url")
             found["subdomain"] = url.partition("//")[2].partition(".")[0]
         else:
-            found["subdomain"] = session.subdomain
+            found["subdomain"] = _subdomain_of(session)
         found["url"] = session.url
     output.print_one(found, options)
     return output.SUCCESS
+
+
+def _subdomain_of(session: Any) -> str:
+    import pdpyras
+
+    try:
+        return str(session.subdomain)
+    except pdpyras.PDClientError as error:
+        if type(error) is pdpyras.PDClientError and not error.__cause__:
+            raise output.AnswerError(str(error)) from None
+        raise
 
 
 def _rate(options: Any) -> int:
@@ -217,7 +228,7 @@ def _rate(options: Any) -> int:
             import pdpyras
 
             pdpyras.successful_response(response)
-            raise ValueError("The API does not tell its rate limit.")
+            raise output.AnswerError("The API does not tell its rate limit.")
         output.print_one(dict(session.rate._asdict()), options)
     return output.SUCCESS
 
@@ -550,26 +561,51 @@ def _status_of(error: Exception) -> int:
         return output.USAGE
     if isinstance(error, sessions.TimeOverError):
         return output.NETWORK
+    if isinstance(error, output.AnswerError):
+        return output.REFUSED
     if client is not None:
         if isinstance(error, client.URLError):
             return output.USAGE
-        if isinstance(error, client.PDIncompleteError):
-            return output.INCOMPLETE
-        if isinstance(error, client.PDHTTPError):
-            return (
-                output.NOT_FOUND
-                if error.status_code == 404
-                else output.REFUSED
-            )
         if isinstance(error, client.PDClientError):
-            # The token endpoint refuses without a response.
-            is_refusal = (
-                "pdpyras_oauth" in sys.modules
-                and type(error) is client.PDClientError
-                and error.__cause__ is None
-            )
-            return output.REFUSED if is_refusal else output.NETWORK
+            return _status_of_client(error, client)
     return output.REFUSED if isinstance(error, OSError) else -1
+
+
+def _status_of_client(error: Any, client: Any) -> int:
+    """The exit status of a PDClientError."""
+    if isinstance(error, client.PDIncompleteError):
+        return output.INCOMPLETE
+    if isinstance(error, client.PDHTTPError):
+        is_missing = error.status_code == 404
+        return output.NOT_FOUND if is_missing else output.REFUSED
+    if type(error) is not client.PDClientError:
+        return output.NETWORK
+    if error.response is not None:
+        return output.REFUSED  # There is an answer, and it is unfit.
+    if error.__cause__ is not None:
+        return _status_of_cause(error.__cause__)
+    place = _raised_in(error)
+    if place == "pdpyras":
+        return output.USAGE  # It was refused before it was sent.
+    # The token endpoint refuses without a response.
+    is_of_tokens = place in ("pdpyras_oauth", "pdpyras_tokens")
+    return output.REFUSED if is_of_tokens else output.NETWORK
+
+
+def _status_of_cause(cause: BaseException) -> int:
+    """The exit status of what came without an answer."""
+    names = {kind.__name__ for kind in type(cause).__mro__}
+    # From requests 2.26 to 2.31, of what JSON does not have (NaN).
+    unfit = {"InvalidJSONError", "ValueError", "TypeError", "RecursionError"}
+    return output.USAGE if names & unfit else output.NETWORK
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that has raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_globals["__name__"]
 
 
 def _as_utf8(argument: str) -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "NOT_FOUND",
     "INCOMPLETE",
     "INTERRUPTED",
+    "AnswerError",
     "Export",
     "cell",
     "chunks",
@@ -91,6 +92,10 @@ SAVE_INTERVAL = 1.0
 
 Records = Iterator[Any]
 Fields = Sequence[str]
+
+
+class AnswerError(Exception):
+    """The API's answer lacks what the command needs of it."""
 
 
 # ---------------------------------------------------------------------------

@@ -224,6 +224,16 @@ def test_rate_tells_the_limit(run, box):
     assert (status, json.loads(out)["limit"]) == (0, 960)
 
 
+def test_answers_without_what_is_asked_for_are_1(run, api):
+    api.reply(json={"abilities": []})
+    status, out, err = run("rate")
+    assert (status, out) == (1, "") and "rate limit" in err
+    api.reply(400, json={"error": "This is an account-level access token"})
+    api.reply(json={"users": [], "more": False})
+    status, out, err = run("whoami")
+    assert (status, out) == (1, "") and "html_url" in err
+
+
 # -- Formats ------------------------------------------------------------------
 
 STRANGE = [
@@ -869,6 +879,11 @@ def test_options_stand_before_or_behind_the_command(run, api):
         ["list", "users", "--url", "https://x.example", "--region", "eu"],
         ["list", "users", "-H", "x"],
         ["list", "users", "-H", "authorization: Token token=x"],
+        ["list", "users", "-H", "Bad Name: x"],
+        ["list", "users", "-H", "X-A: a\nb"],
+        ["list", "users", "-p", "query=caf\udce9"],
+        ["list", "users", "--from", "a\n"],
+        ["post", "users", "-f", "x:=NaN"],
         ["list", "users", "{}", "{}"],
         ["list", "users/P1"],
         ["history", "incidents", "--since", "99999999999d"],
@@ -894,6 +909,15 @@ def test_what_is_no_usage_is_2_and_sends_nothing(arguments, run, api):
     assert (status, out) == (2, "")
     assert err.startswith(("usage: pdpyras", "pdpyras: "))
     assert api.requests == []
+
+
+def test_answers_that_cannot_be_used_are_1(run, api):
+    api.reply(302, headers={"Location": "https://evil.example/"})
+    status, out, err = run("get", "users/P1")
+    assert (status, out) == (1, "") and "redirects to" in err
+    api.reply(body=b"[" + b" " * (64 * 1024 * 1024 + 9) + b"]")
+    status, out, err = run("get", "users/P1")
+    assert (status, out) == (1, "") and "max_response_size" in err
 
 
 def test_an_unknown_command_is_told_which_there_are(run):
