@@ -280,10 +280,11 @@ def _hiding(secrets: Sequence[str]) -> Callable[[str], str]:
     import pdpyras
 
     values = {
-        value
-        for name, value in os.environ.items()
+        # As the command's stderr is read, whatever the locale.
+        value.decode("utf-8", "surrogateescape")
+        for name, value in os.environb.items()
         # The name of a region is no secret, and part of many words.
-        if name.startswith("PAGERDUTY_") and name != "PAGERDUTY_REGION"
+        if name.startswith(b"PAGERDUTY_") and name != b"PAGERDUTY_REGION"
     }
     ordered = sorted(values.union(secrets) - {""}, key=len, reverse=True)
 

@@ -108,12 +108,14 @@ def last_lines(tail: bytes, count: int, hide: Callable[[str], str]) -> str:
 
     :param hide: makes secrets in a text unreadable
     """
-    text = hide(tail.decode("utf-8", "replace"))
+    # A secret may have bytes that are not UTF-8, too.
+    text = hide(tail.decode("utf-8", "surrogateescape"))
     lines = _ESCAPE.sub("", text).rstrip().split("\n")[-count:]
     # Of a line that is drawn again and again, as a progress bar is, the last
     # state.
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
-    return hide("\n".join(_CONTROL.sub("", line) for line in lines))
+    text = hide("\n".join(_CONTROL.sub("", line) for line in lines))
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class _Tail:

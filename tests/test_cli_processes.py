@@ -667,6 +667,26 @@ def test_run_triggers_on_failure_with_the_last_lines(box, monkeypatch):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    "secret", [b"s\xe9cret-of-latin-1", "s\u00e9cret-of-utf-8".encode()]
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_run_hides_secrets_whatever_their_bytes(secret, locale, box):
+    environment = {
+        **os.environb,
+        b"PAGERDUTY_CLIENT_SECRET": secret,
+        b"LC_ALL": locale.encode(),
+        b"PYTHONUTF8": b"0",
+        b"PYTHONCOERCECLOCALE": b"0",
+    }
+    script = 'echo "is $PAGERDUTY_CLIENT_SECRET" \xe9 >&2; exit 3'
+    command = ("run", "--", "sh", "-c", script.encode("latin-1"))
+    assert pdpyras(*command, env=environment).returncode == 3
+    details = events(box)[0]["payload"]["custom_details"]
+    assert details["stderr"] == "is *** \ufffd"
+
+
+@pytest.mark.once
 def test_run_with_a_summary_and_a_key_of_its_own(box):
     options = ("--summary", "Backup failed", "--source", "db1")
     options += ("--dedup-key", "backup", "-f", "run=book")
