@@ -6,6 +6,7 @@ How a command is run and watched is in ``pdpyras_cli_run``.
 import contextlib
 import json
 import os
+import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import pdpyras_cli_output as output
@@ -41,12 +42,12 @@ def _details(options: Any) -> Any:
 
 def trigger(options: Any) -> int:
     """Trigger an alert."""
+    begun = time.time()
     with sessions.events_session(options) as events:
         key = events.trigger(
             options.summary, _source(options), **_alert(options)
         )
-        _print_key(events, key)
-    return output.SUCCESS
+        return _tell(events, "trigger", key, begun)
 
 
 def _source(options: Any) -> str:
@@ -68,13 +69,15 @@ def _alert(options: Any) -> Dict[str, Any]:
 def end_alert(options: Any) -> int:
     """Acknowledge or resolve an alert."""
     action = "acknowledge" if options.command == "ack" else options.command
+    begun = time.time()
     with sessions.events_session(options) as events:
-        _print_key(events, events.send_event(action, options.dedup_key))
-    return output.SUCCESS
+        key = events.send_event(action, options.dedup_key)
+        return _tell(events, action, key, begun)
 
 
 def change(options: Any) -> int:
     """Send a change event."""
+    begun = time.time()
     with sessions.events_session(options, "ChangeEventsAPISession") as events:
         identity = events.submit(
             options.summary,
@@ -85,21 +88,43 @@ def change(options: Any) -> int:
                 timestamp=options.timestamp,
             ),
         )
-        _print_key(events, identity)
+        return _tell(events, "change", identity, begun)
+
+
+def _tell(events: Any, action: str, key: Optional[str], begun: float) -> int:
+    """Print the key of an event that was sent since a time, or is kept."""
+    import pdpyras
+
+    waiting, is_refused = 0, False
+    # The event is safe by now. What is wrong with the file has been said.
+    with contextlib.suppress(pdpyras.PDClientError):
+        if events.outbox is not None:
+            waiting = len(events.outbox)
+            is_refused = _is_refused(events.outbox, action, key, begun)
+    if is_refused:
+        return output.REFUSED  # The outbox has told why, in the log.
+    if key:
+        output.write(output.one_line(key) + "\n")
+    if waiting:
+        output.say(f"Events that wait in the outbox: {waiting}")
     return output.SUCCESS
 
 
-def _print_key(events: Any, key: Optional[str]) -> None:
-    if key:
-        output.write(output.one_line(key) + "\n")
-    import pdpyras
+def _is_refused(
+    outbox: Any, action: str, key: Optional[str], begun: float
+) -> bool:
+    """Has the API refused this event, so that it is set aside?"""
+    from datetime import datetime, timezone
 
-    waiting = 0
-    # The event is safe by now. What is wrong with the file has been said.
-    with contextlib.suppress(pdpyras.PDClientError):
-        waiting = len(events.outbox) if events.outbox is not None else 0
-    if waiting:
-        output.say(f"Events that wait in the outbox: {waiting}")
+    moment = datetime.fromtimestamp(begun, timezone.utc)
+    since = moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+    # Events of change have no key.
+    key = None if action == "change" else key
+    return any(
+        (event["event_action"], event["dedup_key"]) == (action, key)
+        and (event["made_at"] or "") >= since
+        for event in outbox.refused()
+    )
 
 
 def outbox_command(options: Any) -> int:

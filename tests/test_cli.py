@@ -646,7 +646,7 @@ def test_refused_events_are_retried_and_dropped(run, api, tmp_path):
     outbox = ("--outbox", str(tmp_path / "alerts.db"))
     api.handler = lambda request: wire.Answer(400)
     for key in ("d1", "d2"):
-        assert run("trigger", "Full", *outbox, "--dedup-key", key)[0] == 0
+        assert run("trigger", "Full", *outbox, "--dedup-key", key)[0] == 1
     events = rows(run("outbox", "list", *outbox)[1])
     assert [event["state"] for event in events] == ["refused"] * 2
     first, second = (str(event["id"]) for event in events)
@@ -659,6 +659,23 @@ def test_refused_events_are_retried_and_dropped(run, api, tmp_path):
     assert run("outbox", "list", *outbox)[1] == ""
     status, _, err = run("outbox", "drop", second, *outbox)
     assert status == 4 and second in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("trigger", "x"), ("ack", "k"), ("resolve", "k"), ("change", "x")],
+)
+def test_an_event_that_is_refused_is_1(command, run, api, tmp_path):
+    outbox = ("--outbox", str(tmp_path / "alerts.db"))
+    refusal = {"status": "invalid event", "message": "No such thing"}
+    for _ in range(2):
+        api.reply(400, json=refusal)
+        status, out, err = run(*command, *outbox)
+        assert (status, out) == (1, "") and "No such thing" in err
+    api.reply(202, json={"status": "success", "dedup_key": "k"})
+    assert run(*command, *outbox)[0] == 0
+    api.handler = lambda request: wire.Answer(429)
+    assert run(*command, *outbox)[0] == 0
 
 
 def test_a_flush_that_leaves_something_is_3(run, api, tmp_path):
