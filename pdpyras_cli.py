@@ -195,7 +195,8 @@ def _oncall_order(row: Dict[str, Any]) -> Tuple[Any, ...]:
 
 def _whoami(options: Any) -> int:
     with sessions.rest_session(options) as session:
-        found: Dict[str, Any] = {"access": session.api_key_access}
+        with sessions.one_deadline(session):
+            found: Dict[str, Any] = {"access": session.api_key_access}
         if found["access"] == "user":
             user = session.rget("users/me")
             for name in ("id", "name", "email", "role", "time_zone"):

@@ -24,6 +24,7 @@ __all__ = [
     "lines_in",
     "loaded",
     "login",
+    "one_deadline",
     "rest_session",
     "text_in",
     "text_of",
@@ -168,6 +169,17 @@ def events_session(options: Any, kind: str = "EventsAPISession") -> Any:
     events = getattr(pdpyras, kind).from_env(**arguments)
     events.client_dedup_keys = True  # So that no retry opens a second alert.
     return _prepared(events, options)
+
+
+@contextlib.contextmanager
+def one_deadline(session: Any) -> Iterator[None]:
+    """Take the time of a request off what the next one may take."""
+    begun = time.monotonic()
+    yield
+    if session.deadline is not None:
+        session.deadline -= time.monotonic() - begun
+        if session.deadline <= 0:
+            raise TimeOverError("The deadline has passed.")
 
 
 def _prepared(session: Any, options: Any) -> Any:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -217,6 +218,20 @@ def test_whoami_of_a_user_and_of_an_account(run, box, monkeypatch):
     assert mine["subdomain"] == "pdpyras-sandbox"
     monkeypatch.setenv("PAGERDUTY_API_KEY", "account-key")
     assert json.loads(run("whoami")[1])["access"] == "account"
+
+
+def test_whoami_has_one_deadline_for_both_requests(run, api):
+    def answer(request):
+        asked.append(request.path)
+        end.wait(1.2)
+        return wire.Answer(json={"user": {"id": "P1"}})
+
+    asked, end = [], threading.Event()
+    api.handler = answer
+    begun = time.monotonic()
+    status, out, err = run("whoami", "--deadline", "2")
+    assert (status, out) == (3, "") and "deadline" in err
+    assert time.monotonic() - begun < 2.3 and len(asked) == 2
 
 
 def test_rate_tells_the_limit(run, box):
