@@ -536,6 +536,7 @@ def _main(arguments: Sequence[str]) -> int:
         return output.SUCCESS
     with _reports(options) as incomplete:
         try:
+            sessions.check_stdin(options)
             status = _ACTIONS[options.command](options)
         except BrokenPipeError:
             raise

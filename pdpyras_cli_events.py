@@ -234,8 +234,6 @@ def run(options: Any) -> int:
         raise ValueError("Which command? pdpyras run [OPTIONS] -- COMMAND")
     if not hasattr(os, "fork"):
         raise ValueError("pdpyras run needs Unix.")
-    if options.details == "-":
-        raise ValueError("--details - would read the command's stdin.")
     alert = _alert(options)  # Usage errors come before the command.
     import pdpyras_cli_run
 

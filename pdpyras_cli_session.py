@@ -18,6 +18,7 @@ import pdpyras_cli_output as output
 __all__ = [
     "TimeOverError",
     "body_of",
+    "check_stdin",
     "events_session",
     "given",
     "key_of",
@@ -87,9 +88,35 @@ def loaded(text: str, what: str) -> Any:
 
 def _json_argument(text: str, what: str) -> Any:
     """JSON, or ``@FILE`` with JSON, or ``-``: JSON from stdin."""
-    if text == "-" or text.startswith("@"):
-        text = text_in(text[1:] or "-")
-    return loaded(text, what)
+    name = _named_input(text)
+    return loaded(text if name is None else text_in(name), what)
+
+
+def check_stdin(options: Any) -> None:
+    """Let only one thing be read from stdin.
+
+    :raises ValueError: the second would find nothing there
+    """
+    file = options.file or "-" if options.command == "webhook" else None
+    inputs = (
+        ("BODY", _named_input(options.body)),
+        ("--details", _named_input(options.details)),
+        ("FILE", file),
+        ("--each", options.each),
+        ("--key-file", options.key_file),
+    )
+    found = [what for what, name in inputs if name == "-"]
+    if options.command == "run" and found:
+        raise ValueError(f"{found[0]} - would read the command's stdin.")
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(found)} would both read stdin.")
+
+
+def _named_input(text: Optional[str]) -> Optional[str]:
+    """The file that an argument names with @; "-" is stdin."""
+    if text == "-" or (text and text.startswith("@")):
+        return text[1:] or "-"
+    return None
 
 
 def body_of(given: Optional[str], values: Any, what: str = "BODY") -> Any:
