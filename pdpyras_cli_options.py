@@ -592,6 +592,7 @@ class _Options:
 def parse(arguments: Sequence[str]) -> Any:
     """The options of a command line; SystemExit if they are invalid."""
     parser = _parser(arguments)
+    _check_before(parser, arguments)
     namespace, rest = parser.parse_known_args(arguments)
     values = vars(namespace)
     if values.get("command") is None:
@@ -615,6 +616,30 @@ def parse(arguments: Sequence[str]) -> Any:
             f"{values['command']} --help)"
         )
     return options
+
+
+def _check_before(parser: Any, arguments: Sequence[str]) -> None:
+    """Refuse an option before the command that must stand behind it.
+
+    Its value would be taken for the command.
+    """
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            return
+        flag, sign, _ = word.partition("=")
+        if not word.startswith("--"):
+            flag, sign = word[:2], word[2:]
+        for option in _option_table:
+            if flag not in option.flags:
+                continue
+            if option.flags[-1] not in _COMMON:
+                parser.error(f"{flag} must be written after the command")
+            if option.takes and not sign:
+                next(words, None)
+
+
+_DIGITS = re.compile("[0-9]{1,99}")
 
 
 def _take_after_options(

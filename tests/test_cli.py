@@ -950,6 +950,22 @@ def test_what_is_no_usage_is_2_and_sends_nothing(arguments, run, api):
     assert api.requests == []
 
 
+@pytest.mark.parametrize(
+    "arguments, flag",
+    [
+        (["--since", "1d", "history", "incidents"], "--since"),
+        (["-f", "name=x", "post", "users"], "-f"),
+        (["-fname=x", "post", "users"], "-f"),
+        (["--limit", "3", "--since=1d", "history", "x"], "--since"),
+        (["-pa=b", "-p", "c=d", "--timeout", "3", "run", "x"], "--timeout"),
+    ],
+)
+def test_an_option_that_stands_before_its_command(arguments, flag, run, api):
+    status, out, err = run(*arguments)
+    assert (status, out, api.requests) == (2, "", [])
+    assert f"{flag} must be written after the command" in err
+
+
 def test_answers_that_cannot_be_used_are_1(run, api):
     api.reply(302, headers={"Location": "https://evil.example/"})
     status, out, err = run("get", "users/P1")
