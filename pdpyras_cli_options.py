@@ -69,6 +69,14 @@ def _header(text: str) -> Tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _url(text: str) -> str:
+    if "@" in text:
+        raise argparse.ArgumentTypeError(
+            "a base URL has no user and no password, which all users can see"
+        )
+    return text
+
+
 def _seconds(text: str) -> float:
     if not 0 < float(text) < float("inf"):
         raise ValueError
@@ -273,6 +281,7 @@ _TYPES: Dict[str, Callable[[str], Any]] = {
     "PORT": _port,
     "SECONDS": _seconds,
     "TIME": _time,
+    "URL": _url,
 }
 
 

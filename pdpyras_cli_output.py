@@ -409,9 +409,20 @@ def to_stderr(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a message to stderr, in one line."""
+    """Write a message to stderr, in one line, as it helps in a shell."""
     progress.clear()
+    for pattern, replacement in _IN_A_SHELL:
+        text = re.sub(pattern, replacement, text)
     to_stderr(f"pdpyras: {one_line(text)}\n")
+
+
+# What the client advises to scripts, and passwords in base URLs.
+_IN_A_SHELL = (
+    ("set the attribute `url` of the session", "give --region or --url"),
+    ("Set the attribute `url` to https://", "Give --url an https:// URL"),
+    ("session.verify or REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+    (r"(\bhttps?://)[^\s'\"/?#]*@", r"\1***@"),
+)
 
 
 class _Progress:

@@ -915,6 +915,7 @@ def test_options_stand_before_or_behind_the_command(run, api):
         ["list", "users", "-H", "X-A: a\nb"],
         ["list", "users", "-p", "query=caf\udce9"],
         ["list", "users", "--from", "a\n"],
+        ["list", "users", "--url", "https://me:secret@x.example"],
         ["post", "users", "-f", "x:=NaN"],
         ["post", "users", "-", "--each", "-"],
         ["post", "users", "@-", "--each", "-"],
@@ -948,6 +949,7 @@ def test_what_is_no_usage_is_2_and_sends_nothing(arguments, run, api):
     assert (status, out) == (2, "")
     assert err.startswith(("usage: pdpyras", "pdpyras: "))
     assert api.requests == []
+    assert "secret" not in err
 
 
 @pytest.mark.parametrize(
@@ -973,6 +975,18 @@ def test_answers_that_cannot_be_used_are_1(run, api):
     api.reply(body=b"[" + b" " * (64 * 1024 * 1024 + 9) + b"]")
     status, out, err = run("get", "users/P1")
     assert (status, out) == (1, "") and "max_response_size" in err
+
+
+def test_messages_name_options_and_no_attributes(run, api, monkeypatch):
+    api.reply(401, json={"error": {"message": "No"}})
+    err = run("get", "users/P1")[2]
+    assert "--region" in err and "--url" in err and "attribute" not in err
+    monkeypatch.delenv("PAGERDUTY_URL")
+    err = run("get", "users/P1", "--url", "nonsense")[2]
+    assert "give --region or --url" in err and "attribute" not in err
+    monkeypatch.setenv("PAGERDUTY_URL", "https://me:secret@x.example")
+    status, _, err = run("get", "users/P1")
+    assert status == 2 and "x.example" in err and "secret" not in err
 
 
 def test_an_unknown_command_is_told_which_there_are(run):
