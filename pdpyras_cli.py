@@ -168,6 +168,8 @@ def _oncall(options: Any) -> int:
             prefetch=options.prefetch,
         )
     rows = {output.to_json(row): row for row in map(_shift, shifts)}
+    for row in rows.values():
+        _check_shift(row)
     ordered = sorted(rows.values(), key=_oncall_order)
     if options.format in (None, "table", "csv", "tsv"):
         options.fields = options.fields or ONCALL_COLUMNS
@@ -186,6 +188,17 @@ def _shift(shift: Any) -> Dict[str, Any]:
         "user_id": output.field(shift, "user.id"),
         "schedule_id": output.field(shift, "schedule.id"),
     }
+
+
+def _check_shift(row: Dict[str, Any]) -> None:
+    """Refuse what cannot be put in order."""
+    for name, value in row.items():
+        kind, said = (int, "number") if name == "level" else (str, "text")
+        if value is not None and not isinstance(value, kind):
+            raise output.AnswerError(
+                f"The API tells of a shift whose {name} is no {said}: "
+                f"{output.to_json(value)}."
+            )
 
 
 def _oncall_order(row: Dict[str, Any]) -> Tuple[Any, ...]:

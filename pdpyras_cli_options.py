@@ -45,6 +45,8 @@ def _pair(text: str) -> Tuple[str, str]:
 
 
 def _not_json(text: str, error: Exception) -> Exception:
+    if len(text) > 200:
+        text = text[:199] + "\u2026"
     return argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}")
 
 
@@ -54,7 +56,7 @@ def _value(text: str) -> Tuple[str, Any]:
         return name, value
     try:
         return name[:-1], json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_json(value, error) from None
 
 
@@ -104,7 +106,7 @@ def _with_text(url_name: str, text_name: str, text: str) -> Dict[str, Any]:
     if text.startswith("{"):
         try:
             return dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise _not_json(text, error) from None
     url, _, words = text.strip().partition(" ")
     words = words.strip()
@@ -664,7 +666,7 @@ def _take_after_options(
             continue
         if "..." not in word and len(rest) == 1:
             setattr(options, dest, rest.pop())
-        elif "..." in word and all(map(str.isdigit, rest)):
+        elif "..." in word and all(map(_DIGITS.fullmatch, rest)):
             setattr(options, dest, list(map(int, rest)))
             del rest[:]
 

@@ -556,7 +556,7 @@ class Export:
                 saved = json.loads(file.read())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             saved = None
         if not isinstance(saved, dict) or "position" not in saved:
             raise ValueError(f"{self._options.resume} holds no position.")

@@ -82,7 +82,7 @@ def loaded(text: str, what: str) -> Any:
     """What a JSON text holds."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is not JSON: {error}") from None
 
 

@@ -249,6 +249,25 @@ def test_answers_without_what_is_asked_for_are_1(run, api):
     assert (status, out) == (1, "") and "html_url" in err
 
 
+@pytest.mark.parametrize(
+    "shift",
+    [
+        {"escalation_level": "2"},
+        {"escalation_level": [1]},
+        {"escalation_policy": {"id": 5}},
+        {"user": {"summary": {}}},
+        {"end": 5},
+    ],
+)
+def test_a_shift_that_breaks_the_schema_is_1(shift, run, api):
+    usual = {"escalation_level": 1, "user": {"summary": "A"}, "end": "x"}
+    usual["escalation_policy"] = {"id": "P1"}
+    shifts = [usual, dict(usual, **shift)]
+    api.reply(json={"oncalls": shifts, "more": False})
+    status, out, err = run("oncall")
+    assert (status, out) == (1, "") and "The API tells of a shift" in err
+
+
 # -- Formats ------------------------------------------------------------------
 
 STRANGE = [
@@ -500,6 +519,16 @@ def test_each_goes_on_after_a_line_that_is_not_utf_8(run, box, tmp_path):
     assert "line 2: The input is not UTF-8" in err and "1 of 3" in err
 
 
+@pytest.mark.parametrize("line", ['{"id": "P2", "v": NaN}', "[" * 99999])
+def test_each_goes_on_after_a_line_that_cannot_be_sent(line, run, api):
+    api.handler = lambda request: wire.Answer(json={"user": {"id": "P"}})
+    lines = f'{{"id": "P1"}}\n{line}\n{{"id": "P3"}}\n'
+    status, out, err = run("put", "users/{id}", "--each", "-", stdin=lines)
+    assert (status, len(rows(out))) == (2, 2)
+    assert "line 2: " in err and "1 of 3" in err
+    assert [r.path for r in api.requests] == ["/users/P1", "/users/P3"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="it sends a signal")
 def test_an_interrupt_lets_no_thread_send_again(run, api):
     def answer(request):
@@ -691,6 +720,19 @@ def test_an_event_that_is_refused_is_1(command, run, api, tmp_path):
     assert run(*command, *outbox)[0] == 0
     api.handler = lambda request: wire.Answer(429)
     assert run(*command, *outbox)[0] == 0
+
+
+@pytest.mark.parametrize("action", ["retry", "drop"])
+@pytest.mark.parametrize("behind", [True, False])
+def test_ids_that_no_event_can_have(action, behind, run, tmp_path):
+    outbox = ["--outbox", str(tmp_path / "alerts.db")]
+    for number, expected in (
+        *((str(2**63), 4), ("1", 4), ("\xb2", 2), ("9" * 5000, None)),
+    ):
+        words = [*outbox, number] if behind else [number, *outbox]
+        status, out, err = run("outbox", action, *words)
+        assert status == expected or expected is None and status in (2, 4)
+        assert out == "" and (number in err or expected is None)
 
 
 def test_a_flush_that_leaves_something_is_3(run, api, tmp_path):
@@ -917,10 +959,13 @@ def test_options_stand_before_or_behind_the_command(run, api):
         ["list", "users", "--from", "a\n"],
         ["list", "users", "--url", "https://me:secret@x.example"],
         ["post", "users", "-f", "x:=NaN"],
+        ["post", "users", "-f", "x:=" + "[" * 99999],
+        ["post", "users", "[" * 99999],
         ["post", "users", "-", "--each", "-"],
         ["post", "users", "@-", "--each", "-"],
         ["post", "users", "--key-file", "-", "--each", "-"],
         ["trigger", "x", "--details", "-", "--key-file", "-"],
+        ["trigger", "x", "--link", '{"a":' + "[" * 99999],
         ["webhook", "verify", "--signature", "x", "--key-file", "-"],
         ["run", "--key-file", "-", "--", "true"],
         ["run", "--details", "@-", "--", "true"],
