@@ -288,15 +288,15 @@ class _Batch:
         results = _in_order(
             self._result, self._lines(), self._options.at_once or 1
         )
-        try:
-            with contextlib.closing(results):
-                output.print_all(
-                    self._successes(results), self._options, "jsonl"
-                )
-        except KeyboardInterrupt:
-            # Other threads may be in a pause before they send once more.
-            self._session.send = _send_no_more
-            raise
+        with contextlib.closing(results):
+            successes = self._successes(results)
+            try:
+                output.print_all(successes, self._options, "jsonl")
+            except KeyboardInterrupt:
+                # Other threads may be in a pause before they send once more.
+                self._session.send = _send_no_more
+                results.throw(KeyboardInterrupt)  # It does not wait for them.
+                raise
         if self._failures:
             output.say(f"{self._failures} of {self._count} requests failed.")
         return self._status
@@ -597,22 +597,21 @@ def _status_of_client(error: Any, client: Any) -> int:
         return output.NETWORK
     if error.response is not None:
         return output.REFUSED  # There is an answer, and it is unfit.
-    if error.__cause__ is not None:
-        return _status_of_cause(error.__cause__)
-    place = _raised_in(error)
-    if place == "pdpyras":
+    place, cause = _raised_in(error), error.__cause__
+    if place == "pdpyras" and _is_unfit(cause):
         return output.USAGE  # It was refused before it was sent.
     # The token endpoint refuses without a response.
     is_of_tokens = place in ("pdpyras_oauth", "pdpyras_tokens")
-    return output.REFUSED if is_of_tokens else output.NETWORK
+    is_refusal = is_of_tokens and cause is None
+    return output.REFUSED if is_refusal else output.NETWORK
 
 
-def _status_of_cause(cause: BaseException) -> int:
-    """The exit status of what came without an answer."""
+def _is_unfit(cause: Optional[BaseException]) -> bool:
+    """Could the request not be made, so that nothing was sent?"""
     names = {kind.__name__ for kind in type(cause).__mro__}
-    # From requests 2.26 to 2.31, of what JSON does not have (NaN).
+    # requests has an error of its own for what JSON has not (NaN).
     unfit = {"InvalidJSONError", "ValueError", "TypeError", "RecursionError"}
-    return output.USAGE if names & unfit else output.NETWORK
+    return cause is None or bool(names & unfit)
 
 
 def _raised_in(error: BaseException) -> str:

@@ -436,6 +436,29 @@ def test_an_interrupt_ends_each_with_at_once(at_once, api, tmp_path):
     assert len(asked) == before == int(at_once)
 
 
+@pytest.mark.once
+def test_an_interrupt_while_a_result_is_printed_waits_for_no_other(
+    api, tmp_path
+):
+    def answer(request):
+        asked.append(request.path)
+        if request.path == "/users/PA":
+            return wire.Answer(json={"user": {"id": "PA" * 200000}})
+        return wire.Answer(429, headers={"ratelimit-reset": "60"})
+
+    asked, api.handler = [], answer
+    (tmp_path / "ids").write_text("PA\nPB\n")
+    each = ("--each", str(tmp_path / "ids"), "--at-once", "2")
+    with started(*PDPYRAS, "put", "users/{id}", *each) as process:
+        assert select.select([process.stdout], [], [], SECONDS)[0]
+        time.sleep(0.3)  # Now the pipe is full.
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.communicate(timeout=10)
+        assert process.returncode == 130
+    assert sorted(asked) == ["/users/PA", "/users/PB"]
+
+
 def test_the_sandbox_serves_until_it_is_interrupted(monkeypatch):
     with started(*PDPYRAS, "sandbox", "--users", "2") as process:
         line = process.stdout.readline().decode().strip()
