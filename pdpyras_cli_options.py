@@ -557,8 +557,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog="The key is in PAGERDUTY_API_KEY, for events in "
         "PAGERDUTY_ROUTING_KEY, or in --key-file. Exit status: 0 success, 1 "
         "refused by the API, 2 usage, 3 network or deadline, 4 not found, 5 "
-        "incomplete result. Options may stand before or after the command; "
-        "COMMAND --help lists those that it takes.",
+        "incomplete result. These options may stand before or after the "
+        "command; COMMAND --help lists all that it takes.",
         usage="pdpyras [OPTIONS] COMMAND [OPTIONS] ...",
         **settings,
     )
