@@ -699,6 +699,12 @@ class PDClientError(Exception):
 _HINTS: "List[Callable[[Any], str]]" = []  # of the exception
 
 
+def _status_of(response: Any) -> "Optional[int]":
+    """The status of a response; None: it is a stand-in that has none."""
+    status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
 class PDHTTPError(PDClientError):
     """The API answered with an error status; ``response`` is always there.
 
@@ -723,7 +729,7 @@ class PDHTTPError(PDClientError):
 
     def __init__(self, message: str, response: Any) -> None:
         super().__init__(message, response)
-        self.status_code = cast(int, getattr(response, "status_code", None))
+        self.status_code = cast(int, _status_of(response))
         request_id = _header(response, "x-request-id")
         if request_id is not None:
             request_id = _presentable(str(request_id), response)
@@ -2482,7 +2488,8 @@ def _request_line(response: Any) -> str:
 def _text(response: Any) -> str:
     """The body as text, even if its charset is none that decodes."""
     try:
-        return cast(str, getattr(response, "text", ""))
+        text = getattr(response, "text", "")
+        return text if isinstance(text, str) else ""  # A stand-in's.
     except ValueError:
         return cast(str, response.content.decode("utf-8", "replace"))
     except RequestException:  # With stream=True it is read only here.
@@ -2539,7 +2546,7 @@ def _headline(response: Any, context: "Optional[str]") -> str:
     request = getattr(response, "request", None)
     method = getattr(request, "method", "request")
     path = urlsplit(str(getattr(request, "url", ""))).path
-    status = response.status_code
+    status = _status_of(response)
     reason = getattr(response, "reason", None) or ""
     place = f" in {context}" if context else ""
     return f"{method} {path}: {status} {reason}".rstrip() + place
@@ -2557,14 +2564,14 @@ def try_decoding(r: Any) -> Any:
         pass  # This error quotes the whole document, which may name keys.
     except RequestException as error:
         raise PDServerError(
-            f"{_request_line(r)}: the API's answer (status {r.status_code}) "
+            f"{_request_line(r)}: the API's answer (status {_status_of(r)}) "
             f"broke off while it was read.",
             r,
         ) from error
     if not _text(r).strip():
         return None
     raise PDServerError(
-        f"{_request_line(r)}: the API's answer (status {r.status_code}) "
+        f"{_request_line(r)}: the API's answer (status {_status_of(r)}) "
         f"is not JSON: {truncate_text(_redacted(_text(r), r))}",
         r,
     )
@@ -2574,7 +2581,7 @@ def _schema_error(response: Any, expected: str, got: str) -> PDServerError:
     """The error for an answer that breaks the API's own schema."""
     return PDServerError(
         f"{_request_line(response)}: expected {expected} in the API's answer "
-        f"(status {response.status_code}), got {got}.",
+        f"(status {_status_of(response)}), got {got}.",
         response,
     )
 
@@ -2628,7 +2635,7 @@ def _ambiguity_hint(error: PDHTTPError) -> str:
     """What a gateway's answer to a write leaves open."""
     response = error.response
     method = getattr(getattr(response, "request", None), "method", None)
-    if response.status_code not in (502, 504) or method not in _AMBIGUOUS:
+    if error.status_code not in (502, 504) or method not in _AMBIGUOUS:
         return ""
     return "The API may or may not have carried the request out."
 
@@ -3002,7 +3009,7 @@ def _answer_or_incident(
     :param creation: keyword arguments of the request that creates it
     :raises PDClientError: whether it exists, or what it is, cannot be read
     """
-    if response.status_code != 400:
+    if _status_of(response) != 400:
         return cast(Response, response)
     options = {n: creation[n] for n in _TAKEN_OVER if n in creation}
     options["headers"] = _headers_to_look(creation["headers"])
@@ -3509,8 +3516,8 @@ class _Attempts:
         :raises PDRateLimitError: the wait is longer than ``max_rate_wait``
         :raises PDDeadlineError: the wait would end after the deadline
         """
-        status = response.status_code
-        if status // 100 == 2:
+        status = getattr(response, "status_code", None)
+        if not isinstance(status, int) or status // 100 == 2:
             return None
         self._last_response = response
         if status == 401 and self._renews_credential():
@@ -5338,7 +5345,7 @@ class _HistoryReader:
             try:
                 totals = [part.total for part in parts]
             except PDHTTPError as error:
-                if error.response.status_code != 400:
+                if error.status_code != 400:
                     raise
                 continue  # Of fractions of a second it does not know.
             if self.source.operation.end_field and whole.total in totals:
@@ -5596,7 +5603,7 @@ def _history_records(
             except StopIteration:
                 return
             except PDHTTPError as error:
-                is_status = error.response.status_code // 100 != 2
+                is_status = (error.status_code or 0) // 100 != 2
                 if session._requires_all() or not is_status:
                     raise
                 _warn_incomplete(session, f"The history ends here: {error}")
@@ -8487,7 +8494,7 @@ class _Collections(PDSession):
         try:
             return source.page(position)
         except PDHTTPError as error:
-            is_status = error.response.status_code // 100 != 2
+            is_status = (error.status_code or 0) // 100 != 2
             if self._requires_all() or not is_status:
                 raise
             outcome.shortfall = f"The results are incomplete: {error}"
@@ -8567,7 +8574,7 @@ def _update_batch(
         response, records = put(batch)
         found = {_id_of_item(record): record for record in records}
     except PDHTTPError as error:
-        if error.response.status_code == 413 and len(batch) > 1:
+        if error.status_code == 413 and len(batch) > 1:
             middle = (len(batch) + 1) // 2
             yield from _update_batch(put, batch[:middle])
             yield from _update_batch(put, batch[middle:])
@@ -8771,7 +8778,7 @@ class APISession(_Collections):
         if access is None:
             response = self.get("/users/me")
             reasons = " ".join(_error_details(response)[1])
-            if response.status_code == 400 and "account-level" in reasons:
+            if _status_of(response) == 400 and "account-level" in reasons:
                 access = "account"
             else:
                 successful_response(response, "asking for the key's owner")
@@ -8863,7 +8870,7 @@ class APISession(_Collections):
 
     def postprocess(self, response: Response) -> None:
         """Count a response, and log it."""
-        if response.request is None:
+        if getattr(response, "request", None) is None:
             return  # It is one that a test has made by hand.
         method = str(response.request.method).upper()
         path = _requested_path(self.url, str(response.request.url))

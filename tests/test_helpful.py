@@ -5,6 +5,7 @@ a user reads on the screen after a call, over the wire.
 """
 
 import pickle
+from unittest import mock
 
 import pytest
 
@@ -637,3 +638,71 @@ def test_a_certificate_that_does_not_verify_names_the_settings(
         session.url = server.url
         text = str(error_of(session.get, "users"))
     assert "session.verify" in text and "REQUESTS_CA_BUNDLE" in text
+
+
+# -- Stand-ins of users' tests ------------------------------------------------
+
+
+class StandIn:
+    """No more than what a test of a user's needs."""
+
+    def __init__(self, ok):
+        self.ok = ok
+
+    def json(self):
+        if not self.ok:
+            return {"error": {"message": "said so"}}
+        return {"users": [{"id": "P1"}], "more": False, "user": {"id": "P1"}}
+
+
+CALLS = {
+    "jget": lambda s: s.jget("users/P1"),
+    "rget": lambda s: s.rget("users/P1"),
+    "iter_all": lambda s: list(s.iter_all("users")),
+    "iter_cursor": lambda s: list(s.iter_cursor("audit/records")),
+    "iter_history": lambda s: list(s.iter_history("incidents", "2026-01-01")),
+    "prefetch": lambda s: s.list_all("users", prefetch=4),
+    "find": lambda s: s.find("users", "P1", "id"),
+    "persist": lambda s: s.persist("users", "id", {"id": "P1"}),
+    "api_key_access": lambda s: s.api_key_access,
+}
+
+
+@pytest.mark.parametrize("place", ["get", "parent"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_stand_in_that_is_not_ok_is_a_printable_error(call, place, session):
+    if place == "get":
+        session.get = lambda *args, **options: StandIn(False)
+    else:
+        session.parent = mock.Mock(request=lambda *a, **o: StandIn(False))
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        call(session)
+    assert "said so" in str(caught.value)
+    assert caught.value.status_code is None
+
+
+@pytest.mark.parametrize("place", ["get", "parent"])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("jget", StandIn(True).json()),
+        ("rget", {"id": "P1"}),
+        ("iter_all", [{"id": "P1"}]),
+        ("prefetch", [{"id": "P1"}]),
+        ("find", {"id": "P1"}),
+        ("api_key_access", "user"),
+    ],
+)
+def test_a_stand_in_that_is_ok_will_do(name, expected, place, session):
+    if place == "get":
+        session.get = lambda *args, **options: StandIn(True)
+    else:
+        session.parent = mock.Mock(request=lambda *a, **o: StandIn(True))
+    assert CALLS[name](session) == expected
+
+
+def test_a_mock_without_a_text_is_a_printable_error():
+    double = mock.Mock(status_code=400, ok=False)
+    double.json.return_value = {"error": {"message": "said so"}}
+    with pytest.raises(pdpyras.PDHTTPError, match="said so"):
+        pdpyras.successful_response(double)
