@@ -9606,11 +9606,24 @@ class _EventsSession(PDSession):
             guarding = getattr(_guarding, "deadline", None)
             deadline = guarding or _SESSION_DEADLINE
         if self._outbox is None:
-            options = _passed_on(deadline)
-            return self._deliver(path, self._fitted(event), **options)
-        deadline = self._begin_deadline(deadline)
-        event = self._fitted(_complete_event(event))
-        return self._outbox.put(self, path, event, deadline)
+            event, notes = self._fitted(event)
+            send = partial(self._deliver, path, event, **_passed_on(deadline))
+        else:
+            deadline = self._begin_deadline(deadline)
+            event, notes = self._fitted(_complete_event(event))
+            send = partial(self._outbox.put, self, path, event, deadline)
+        try:
+            response = send()
+        except Exception:
+            with contextlib.suppress(PDWarning):
+                self._tell(notes)
+            raise
+        self._tell(notes)  # Only now: who makes them errors loses no alert.
+        return response
+
+    def _tell(self, notes: "List[str]") -> None:
+        for note in notes:
+            _warn(self.log, note)
 
     def _deliver(
         self, path: str, event: "Dict[str, Any]", **options: Any
@@ -9628,9 +9641,12 @@ class _EventsSession(PDSession):
             )
         return response
 
-    def _fitted(self, event: "Dict[str, Any]") -> "Dict[str, Any]":
+    def _fitted(
+        self, event: "Dict[str, Any]"
+    ) -> "Tuple[Dict[str, Any], List[str]]":
         """The event as the API takes it: shortened if need be.
 
+        :returns: the event; and what its sender ought to be told
         :raises PDInputError: it is too large, and may not or cannot be
             shortened
         """
@@ -9644,11 +9660,8 @@ class _EventsSession(PDSession):
                 f"The API would refuse this event: {'; '.join(cuts)}. It is "
                 "not shortened, because strict_events is True."
             )
-        for problem in left_out:
-            _warn(self.log, problem)
-        for cut in cuts:
-            _warn(self.log, f"The event is shortened: {cut}.")
-        return fitted
+        shortened = [f"The event is shortened: {cut}." for cut in cuts]
+        return fitted, left_out + shortened
 
 
 def _is_success(code: Any) -> bool:

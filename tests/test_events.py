@@ -684,3 +684,18 @@ def test_images_and_links_without_an_address_are_left_out(
         assert request.json["links"] == [links[1]]
     assert server.requests[0].json["images"] == [images[0]]
     assert len(images) == 3 and len(links) == 2
+
+
+# -- Warnings -----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error::pdpyras.PDWarning")
+def test_a_warning_that_is_an_error_loses_no_alert(events, server):
+    """As with ``python -W error``."""
+    server.reply(202, json={"dedup_key": "k"})
+    with pytest.raises(pdpyras.PDWarning, match="shortened"):
+        events.trigger("x" * 2000, "source")
+    assert len(server.requests[0].json["payload"]["summary"]) == 1024
+    server.reply(400, json={"errors": ["said so"]})
+    with pytest.raises(pdpyras.PDHTTPError, match="said so"):
+        events.trigger("x" * 2000, "source")
