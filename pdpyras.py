@@ -5530,6 +5530,8 @@ class _Place:
             if "after" in position:
                 when, name = position["after"]
                 name = tuple(name) if isinstance(name, list) else name
+                if not isinstance(name, (str, tuple)):
+                    raise TypeError
                 self.key = (
                     _ALWAYS if when is None else _instant(when),
                     name,
@@ -8288,7 +8290,13 @@ class _Collections(PDSession):
         :raises PDIncompleteError: it was not found, but not all records were
             seen (see also :attr:`require_complete_results`)
         :raises PDClientError: as :meth:`iter_all` does
+        :raises ValueError: the query is None, which no attribute is
         """
+        if query is None:
+            raise ValueError(
+                f"The query must be the {attribute!r} to look for, not None. "
+                "Is the variable set from which it was read?"
+            )
         wanted = str(query).lower()
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
         if not self._is_scim(resource):

@@ -29,6 +29,13 @@ pytestmark = pytest.mark.oldest
 LIMIT = 200  # in place of the 10 000
 SECOND = 10**6
 START = 1772323200 * SECOND  # 2026-03-01T00:00:00Z
+POSITION_TIME = "2026-03-01T00:00:00Z"
+POSITION = {
+    "url": "/incidents",
+    "count": 1,
+    "since": POSITION_TIME,
+    "until": "2026-03-02T00:00:00Z",
+}
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 #: How many random cases; `make histories` takes many more.
@@ -844,6 +851,8 @@ def test_a_list_without_history_names_iter_all(session, path):
         ("incidents", {"deadline": 0}),
         ("incidents", {"resume": {}}),
         ("incidents", {"resume": "P1"}),
+        ("incidents", {"resume": {**POSITION, "after": [POSITION_TIME, 5]}}),
+        ("incidents", {"resume": {**POSITION, "after": [None, None]}}),
         (
             "incidents",
             {

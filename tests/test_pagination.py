@@ -1033,6 +1033,15 @@ def test_find_looks_at_names_and_narrows_down(server, session):
         )
 
 
+def test_nothing_is_no_query(server, session):
+    """Else a record with the text "None" would be found."""
+    with pytest.raises(ValueError, match="not None"):
+        session.find("users", None)
+    with pytest.raises(ValueError, match="not None"):
+        session.persist("users", "name", {"name": None})
+    assert server.requests == []
+
+
 def test_find_does_not_hide_errors(server, session):
     server.reply(500)
     with pytest.raises(pdpyras.PDServerError):
