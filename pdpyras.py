@@ -2064,7 +2064,7 @@ def _did_you_mean(path: str) -> str:
         parts = known.split("/")
         if len(parts) == len(nodes):
             filled = [
-                given if is_path_param(node) else node
+                given if given and is_path_param(node) else node
                 for node, given in zip(parts, nodes)
             ]
             candidates.setdefault("/".join(filled), known)
@@ -9438,6 +9438,21 @@ def _check_payload(event: "Mapping[str, Any]") -> None:
     _checked_dict("custom_details", payload.get("custom_details"))
 
 
+_LONE_SURROGATE = (
+    r"[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]"
+)
+
+
+def _without_lone_surrogates(text: str) -> str:
+    """A text that can be stored anywhere: half a pair is escaped.
+
+    The names of files have some, where these are not UTF-8.
+    """
+    return re.sub(
+        _LONE_SURROGATE, lambda match: f"\\u{ord(match.group()):04x}", text
+    )
+
+
 def _plain_str(text: str) -> str:
     """A text of a subclass of str as it is, whatever ``str()`` says."""
     return str.__str__(text)
@@ -9448,9 +9463,7 @@ def _checked_dedup_key(dedup_key: Any) -> str:
         raise PDInputError(
             f"The dedup_key must be a str, not {type(dedup_key).__name__}."
         )
-    # Half a surrogate pair, such as file names have, is no character.
-    key = _plain_str(dedup_key).encode("utf-8", "backslashreplace")
-    dedup_key = key.decode("utf-8")
+    dedup_key = _without_lone_surrogates(_plain_str(dedup_key))
     if len(dedup_key) > _MAX_DEDUP_KEY_LENGTH:
         # Two identities that are cut at the same place would become one.
         raise PDInputError(

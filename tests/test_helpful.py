@@ -603,6 +603,7 @@ def test_the_hint_about_from_needs_a_reason_that_is_about_it(
         ("esclation_policies", "/escalation_policies"),
         ("users/P1/contact_method", "/users/P1/contact_methods"),
         ("incidents/P1/note", "/incidents/P1/notes"),
+        ("users//contact_methods", "/users/{id}/contact_methods"),
     ],
 )
 def test_an_unknown_path_names_the_nearest_known_one(
