@@ -6508,7 +6508,8 @@ def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
             f"The headers of the answer contradict each other: {error}"
         )
     is_text = isinstance(request.body, (str, bytes, type(None)))
-    if is_text or not isinstance(error, (TypeError, UnicodeError)):
+    kinds = (AttributeError, TypeError, UnicodeError)
+    if is_text or not isinstance(error, kinds):
         return None
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     place = str(frames[-1].f_globals.get("__name__")).partition(".")[0]

@@ -10,6 +10,7 @@ import logging
 import math
 import pickle
 import socket
+import ssl
 import sys
 import threading
 import tracemalloc
@@ -544,6 +545,9 @@ def test_a_body_without_length_ends_with_the_connection(server, session, naps):
 
 def test_a_body_without_length_ends_with_tls(trust, session, naps):
     """Where TLS has not ended, nobody knows whether all has come."""
+    ignored = 0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF, which Python 3.10 names.
+    if ssl.create_default_context().options & ignored:
+        pytest.skip("this Python ignores how TLS ends")
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     with wire.Server(tls=trust) as server:
         session.url, session.verify = server.url, trust.ca_file
