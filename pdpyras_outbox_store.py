@@ -30,6 +30,7 @@ from typing import (
     Optional,
     Set,
     TypeVar,
+    cast,
 )
 
 import pdpyras
@@ -549,10 +550,10 @@ class File:
             _roll_back(self._connection)
         if self._connection is None:
             with self._locked():
-                self._connection = self._open()
-        return self._connection
+                self._open()
+        return cast(sqlite3.Connection, self._connection)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> None:
         mode = None
         if not os.path.exists(self.path):
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
@@ -570,14 +571,15 @@ class File:
         )
         try:
             self._prepare(connection)
+            _open_connections.add(connection)
+            self._connection = connection
         except BaseException:
             connection.close()
+            _open_connections.discard(connection)
             if mode is not None:
                 os.chmod(self.path, mode)  # It may be somebody else's.
             raise
-        _open_connections.add(connection)
         self._hold_ballast()
-        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.text_factory = partial(

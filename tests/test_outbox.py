@@ -1844,7 +1844,7 @@ def test_an_interruption_at_any_line_leaves_no_lock_behind(alerts, api, path):
             with pdpyras_outbox_store.file_lock(path + ending) as is_held:
                 assert is_held, number
         assert len(alerts.outbox) <= 1, number
-        with sqlite3.connect(path, timeout=0) as other:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as other:
             other.execute("BEGIN IMMEDIATE")
         alerts.outbox.flush(alerts)
         number += 1 if number < 40 else 3
