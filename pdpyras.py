@@ -1757,7 +1757,7 @@ def normalize_url(base_url: str, url: str) -> str:
     base, base_origin, base_path = _base(base_url)
     if not url.isprintable() and any(c < " " or c == "\x7f" for c in url):
         raise URLError(f"The URL {url!r} contains a control character.")
-    is_suspect = any(sign in url for sign in ("/.", "%", "\\", " "))
+    is_suspect = "/." in url or "%" in url or "\\" in url or " " in url
     is_suspect |= url[:1] == "."
     is_suspect |= len(url) < len(url.encode("utf-8", "surrogatepass"))
     if is_suspect and _leads_up(url):
