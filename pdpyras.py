@@ -410,7 +410,7 @@ def _hide(text: str, secrets: "Collection[str]") -> str:
 
 
 def _is_secret(value: Any) -> bool:
-    return isinstance(value, _Secret)
+    return isinstance(value, _MASKED)
 
 
 def _redacted(text: str, response: Any) -> str:
@@ -2438,8 +2438,8 @@ def unwrap(response: Any, wrapper: "Optional[str]") -> Any:
     body = try_decoding(response)
     if isinstance(body, dict) and wrapper in body:
         return body[wrapper]
-    status = getattr(response, "status_code", None)
-    if wrapper is None or (body is None and status == 204):
+    is_bodyless = body is None and _status_of(response) == 204
+    if wrapper is None or is_bodyless:
         return body
     found = type(body).__name__
     if isinstance(body, dict):
@@ -3189,7 +3189,8 @@ def _of_signal_handler(
     what a socket raises, too. It loses its traceback, whose frames lead to
     those of other libraries.
     """
-    handlers = set(map(_code_of, map(signal.getsignal, range(1, _NSIG))))
+    numbers = range(1, signal.NSIG)
+    handlers = set(map(_code_of, map(signal.getsignal, numbers)))
     found = None
     for link in _chain(error, end):
         trace, interrupted = link.__traceback__, None
@@ -3204,9 +3205,6 @@ def _of_signal_handler(
     if found is not None:
         found.__traceback__ = None
     return found
-
-
-_NSIG = getattr(signal, "NSIG", 1)
 
 
 def _code_of(handler: Any) -> Any:
@@ -6500,6 +6498,12 @@ class _Adapter(HTTPAdapter):
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
 
 
+def _raised_in(error: BaseException) -> str:
+    """The name of the module that has raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__")) if frames else ""
+
+
 def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
     """What an error of another library is called here; None: the same."""
     if isinstance(error, requests.exceptions.InvalidHeader):
@@ -6511,8 +6515,7 @@ def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
     kinds = (AttributeError, TypeError, UnicodeError)
     if is_text or not isinstance(error, kinds):
         return None
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    place = str(frames[-1].f_globals.get("__name__")).partition(".")[0]
+    place = _raised_in(error).partition(".")[0]
     if place not in ("http", "requests", "socket", "ssl", "urllib3"):
         return None  # It is of an iterator of the caller's.
     url = str(request.url).partition("?")[0]

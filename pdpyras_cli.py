@@ -597,7 +597,7 @@ def _status_of_client(error: Any, client: Any) -> int:
         return output.NETWORK
     if error.response is not None:
         return output.REFUSED  # There is an answer, and it is unfit.
-    place, cause = _raised_in(error), error.__cause__
+    place, cause = client._raised_in(error), error.__cause__
     if place == "pdpyras" and _is_unfit(cause):
         return output.USAGE  # It was refused before it was sent.
     # The token endpoint refuses without a response.
@@ -612,14 +612,6 @@ def _is_unfit(cause: Optional[BaseException]) -> bool:
     # requests has an error of its own for what JSON has not (NaN).
     unfit = {"InvalidJSONError", "ValueError", "TypeError", "RecursionError"}
     return cause is None or bool(names & unfit)
-
-
-def _raised_in(error: BaseException) -> str:
-    """The name of the module that has raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_globals["__name__"]
 
 
 def _as_utf8(argument: str) -> str:

@@ -217,9 +217,6 @@ def _outbox_change(outbox: Any, options: Any) -> int:
         except ValueError as error:
             output.say(str(error))
             status = output.NOT_FOUND
-        except OverflowError:  # SQLite has no such number.
-            output.say(f"There is no event {identity}.")
-            status = output.NOT_FOUND
     return status
 
 

@@ -674,13 +674,10 @@ def _checked_url(url: str) -> str:
     :raises ValueError: secrets must not be sent there
     """
     try:
-        base, (scheme, host, _), _ = pdpyras._base(url)
+        base, (scheme, _, _), _ = pdpyras._base(url)
     except pdpyras.URLError as error:
         raise ValueError(str(error)) from None
-    is_loopback = host in ("localhost", "[::1]") or (
-        host.startswith("127.") and host.replace(".", "").isdigit()
-    )
-    if scheme != "https" and not is_loopback:
+    if scheme != "https" and not pdpyras._is_on_this_machine(base):
         raise ValueError(
             f"The URL of the authorization server must be https, not {base}."
         )

@@ -154,9 +154,7 @@ def _of_hook(
 
 def _status(error: Optional[Exception]) -> int:
     """The status that the API answered; 0: none."""
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    return status if isinstance(status, int) else 0
+    return pdpyras._status_of(getattr(error, "response", None)) or 0
 
 
 def _is_final(event: Event, error: Exception) -> bool:
