@@ -48,7 +48,6 @@ import logging
 import os
 import queue
 import re
-import signal
 import socket
 import ssl
 import sys
@@ -3189,6 +3188,9 @@ def _of_signal_handler(
     what a socket raises, too. It loses its traceback, whose frames lead to
     those of other libraries.
     """
+    signal = sys.modules.get("signal")
+    if signal is None:  # Then nobody has set a handler.
+        return None
     numbers = range(1, signal.NSIG)
     handlers = set(map(_code_of, map(signal.getsignal, numbers)))
     found = None
