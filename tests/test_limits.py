@@ -5,6 +5,8 @@ against the sandbox on a simulated clock: a minute of it passes when nobody
 has anything to do before the next one.
 """
 
+import copy
+import datetime
 import pickle
 import threading
 import time
@@ -79,6 +81,46 @@ def test_the_rate_is_as_last_reported(session, server):
     server.reply()  # An answer that tells nothing changes nothing.
     session.get("users")
     assert session.rate == (960, 12, 3.5)
+
+
+NEW_YEAR = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
+
+NAMED_TUPLES = [
+    (pdpyras.RateLimit, ("limit", "remaining", "reset"), (960, 7, 1.5)),
+    (
+        pdpyras.HistoryWindow,
+        ("url", "since", "until", "count", "params", "json"),
+        ("/incidents", NEW_YEAR, NEW_YEAR, 7, [("urgency", "high")], {}),
+    ),
+]
+
+
+@pytest.mark.parametrize("kind, names, values", NAMED_TUPLES)
+def test_a_named_tuple_is_like_any_other(kind, names, values):
+    made = kind(*values)
+    assert isinstance(made, tuple) and made == values
+    assert made == kind(**dict(zip(names, values)))
+    assert made._fields == kind.__match_args__ == names
+    assert [getattr(made, name) for name in names] == list(values)
+    assert list(made._asdict().items()) == list(zip(names, values))
+    assert eval(repr(made), dict(vars(pdpyras), datetime=datetime)) == made
+    changed = made._replace(**{names[1]: None})
+    assert type(changed) is kind
+    assert changed == (values[0], None, *values[2:])
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(made, protocol))
+        assert (type(again), again) == (kind, made)
+    for again in (copy.copy(made), copy.deepcopy(made)):
+        assert (type(again), again) == (kind, made)
+    for wrong in (values[:-1], (*values, 1)):
+        with pytest.raises(TypeError):
+            kind(*wrong)
+    with pytest.raises((TypeError, ValueError)):
+        made._replace(unheard_of=1)
+    with pytest.raises(AttributeError):
+        setattr(made, names[0], 1)
+    with pytest.raises(AttributeError):
+        made.unheard_of = 1
 
 
 def test_a_429_reports_the_rate_too(session, server, naps):
