@@ -425,11 +425,11 @@ def receiver(
     """Make a WSGI application that receives webhooks, for any server.
 
     It answers as PagerDuty's delivery rules want: 202 once the handler has
-    returned; 500 if it raises, or returns a coroutine, so that the delivery
-    comes again; 401 without a valid signature; 400 for what is no event; 413
-    over 2 MB; 405 for methods other than POST; 503 while the same delivery is
-    being handled; 501 for a chunked body under a server that does not decode
-    it.
+    returned; 500 if it raises, or returns a coroutine or generator, so that
+    the delivery comes again; 401 without a valid signature; 400 for what is
+    no event; 413 over 2 MB; 405 for methods other than POST; 503 while the
+    same delivery is being handled; 501 for a chunked body under a server that
+    does not decode it.
 
     :param handler: called with each event, by as many threads as the server
         has. PagerDuty waits for 5 seconds: longer work belongs elsewhere. An
@@ -445,46 +445,52 @@ def receiver(
         functions, which have no ``add`` and often do, the receiver remembers
         this, but only in its own process. See :class:`Seen`.
     :raises TypeError: an argument is of none of these types, or ``handler``
-        or ``seen`` is ``async``
+        or ``seen`` is ``async`` or a generator function
     :raises ValueError: ``secret`` is empty
     """
     hidden_secret = _Hidden(secret)
     del secret
-    if not callable(handler) or _is_async(handler):
-        raise TypeError("handler must be a function, and not async")
+    if not callable(handler) or _runs_later(handler):
+        raise TypeError(
+            "handler must be a function, and not async, nor a generator"
+        )
     if seen is not None and not callable(seen):
         raise TypeError(
             f"seen must be callable, such as Seen(), not {type(seen).__name__}"
         )
-    if _is_async(seen):
-        raise TypeError("seen must be callable, such as Seen(), and not async")
+    if _runs_later(seen):
+        raise TypeError(
+            "seen must be callable, such as Seen(), and not async, nor a "
+            "generator"
+        )
     if seen is not None and not hasattr(seen, "add"):
         seen = _Asked(seen)
     return _Receiver(handler, _secrets(hidden_secret), seen)
 
 
-def _is_async(function: Any) -> bool:
-    """Would a call of it do nothing but make something to be awaited?"""
+def _runs_later(function: Any) -> bool:
+    """Would a call of it only make something to be awaited or iterated?"""
     while isinstance(function, functools.partial):
         function = function.func
     return any(
         inspect.iscoroutinefunction(called)
         or inspect.isasyncgenfunction(called)
+        or inspect.isgeneratorfunction(called)
         for called in (function, type(function).__call__)
     )
 
 
 class _CoroutineReturnedError(TypeError):
-    """What was called is async, so that it has not done anything."""
+    """What was called has not done anything: it is async, or a generator."""
 
 
 def _call(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a function that must not be async, though it may not look so.
+    """Call a function that must not run later, though it may not look so.
 
     :raises _CoroutineReturnedError: it is
     """
     result = function(argument)
-    if isinstance(result, abc.Coroutine):
+    if isinstance(result, (abc.Coroutine, abc.Generator)):
         result.close()  # Or Python warns that it was never awaited.
         raise _CoroutineReturnedError
     return result

@@ -1267,6 +1267,10 @@ async def yields(argument: Any) -> Any:
     yield argument
 
 
+def generates(argument: Any) -> Any:
+    yield argument
+
+
 class Waiting:
     """Callable, and async; its methods are, too."""
 
@@ -1289,7 +1293,8 @@ class Keyed:
 
 ASYNC = {
     "function": waits,
-    "generator": yields,
+    "asynchronous generator": yields,
+    "generator": generates,
     "object": Waiting(),
     "method": Waiting().method,
     "partial": functools.partial(functools.partial(waits)),
@@ -1330,6 +1335,14 @@ def test_a_handler_that_returns_a_coroutine_is_500(caplog: Any) -> None:
         assert text.startswith("Failed to handle a webhook: _CoroutineReturn")
         assert "01EXAMPLE" not in text
     assert len(caplog.records) == 2
+
+
+def test_a_handler_that_returns_a_generator_is_500() -> None:
+    def handler(event: Any) -> Any:
+        return generates(event)
+
+    with serve(receiver(handler, SECRET)) as client:
+        assert client.post() == 500
 
 
 class SeenElsewhere(Seen):
