@@ -5626,14 +5626,19 @@ class _Place:
 class HistoryIterator:
     """Gives the records of :meth:`APISession.iter_history`."""
 
-    def __init__(self, records: "Iterator[Any]", place: _Place) -> None:
+    def __init__(
+        self, records: "Generator[Any, None, None]", place: _Place
+    ) -> None:
         self._records = records
         self._place = place
+        self._is_closed = False
 
     def __iter__(self) -> "HistoryIterator":
         return self
 
     def __next__(self) -> Any:
+        if self._is_closed:
+            self._records.close()
         return next(self._records)
 
     @property
@@ -5646,8 +5651,15 @@ class HistoryIterator:
         return self._place.position()
 
     def close(self) -> None:
-        """End the iteration, and the requests that are under way for it."""
-        cast(Any, self._records).close()
+        """End the iteration, and the requests that are under way for it.
+
+        If another thread waits for a record just then, or from an
+        ``item_hook``, it ends behind that record.
+        """
+        self._is_closed = True
+        # It is what a generator raises that runs just then.
+        with contextlib.suppress(ValueError):
+            self._records.close()
 
 
 def _history_records(
@@ -5655,7 +5667,7 @@ def _history_records(
     reader: _HistoryReader,
     place: _Place,
     item_hook: "Optional[_ItemHook]",
-) -> "Iterator[Any]":
+) -> "Generator[Any, None, None]":
     """The records behind a place, which is moved along."""
     lists = _lists_behind(reader, place, item_hook is not None)
     total: Union[int, str] = "?"

@@ -118,9 +118,14 @@ class Authorization:
         one that somebody else has started
     :ivar code_verifier: secret, which only who has asked can redeem the code
         with
+    :raises ValueError: one of them is no str
     """
 
     def __init__(self, url: str, state: str, code_verifier: str) -> None:
+        if not all(isinstance(t, str) for t in (url, state, code_verifier)):
+            raise ValueError(
+                "url, state and code_verifier must each be a str."
+            )
         self.url = url
         self.state: str = pdpyras._masked(state)
         self.code_verifier: str = pdpyras._masked(code_verifier)

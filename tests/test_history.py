@@ -1537,6 +1537,41 @@ def test_closing_ends_the_requests():
             assert workers == []
 
 
+def test_a_hook_may_close_the_iteration():
+    """It ends behind the record that the hook was told of."""
+    instants = [START + n * SECOND // 8 for n in range(80)]
+    with Sandbox() as box, session_on(box) as session:
+        records = fill(box, "log_entries", "created_at", instants)
+
+        def hook(record, n, total):
+            if n == 3:
+                given.close()
+
+        until = START + 10 * SECOND
+        given = history(session, START, until, item_hook=hook, prefetch=2)
+        assert keys_of(given) == expected(records, START, until)[:3]
+        rest = history(session, START, until, resume=given.position)
+        assert keys_of(rest) == expected(records, START, until)[3:]
+
+
+def test_another_thread_may_close_what_is_awaited():
+    instants = [START + n * SECOND // 8 for n in range(80)]
+    with Sandbox(latency=0.3) as box, session_on(box) as session:
+        records = fill(box, "log_entries", "created_at", instants)
+        until = START + 10 * SECOND
+        given = history(session, START, until, prefetch=2)
+        taken = []
+        thread = threading.Thread(target=lambda: taken.extend(given))
+        thread.start()
+        while not box.requests:
+            threading.Event().wait(0.01)
+        given.close()
+        thread.join()
+        assert keys_of(taken) == expected(records, START, until)[:1]
+        rest = history(session, START, until, resume=given.position)
+        assert keys_of(rest) == expected(records, START, until)[1:]
+
+
 def test_nothing_is_asked_before_the_first_record_is():
     with Sandbox() as box, session_on(box) as session:
         history(session, START, START + SECOND, prefetch=16)

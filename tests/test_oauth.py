@@ -651,6 +651,11 @@ def test_a_redirect_that_brings_no_code(app, box, query, text):
 
 def test_an_empty_state_is_none(app, box):
     began = app.authorization(HERE)
+    for missing in range(3):
+        parts = [began.url, began.state, began.code_verifier]
+        parts[missing] = None
+        with pytest.raises(ValueError, match="must each be a str"):
+            Authorization(*parts)
     forgotten = Authorization(began.url, "", began.code_verifier)
     with pytest.raises(PDClientError, match="The state"):
         app.session_from_redirect(forgotten, f"{HERE}?code=C&state=")
