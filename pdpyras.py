@@ -5968,15 +5968,14 @@ def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
 # Where one is renamed, what rests on it is lost, and nothing else.
 
 
-# One that http.client and email.parser would read in the same way.
 _PLAIN_HEADERS = r"([!-9;-~]+:[^\r\n]*\r\n)*"
 
 
 def _read_headers(stream: Any) -> Any:
     """Read headers, and the empty line behind them.
 
-    They are nearly always plain, and then it takes a third of the time that
-    ``email.parser`` takes, which reads the others.
+    It takes a third of the time that ``email.parser`` takes, for which one
+    line that is no header is the end of them: a length behind it was lost.
 
     :raises http.client.HTTPException: they are too long, or broke off
     """
@@ -5986,17 +5985,33 @@ def _read_headers(stream: Any) -> Any:
     while not lines or lines[-1] not in (b"\r\n", b"\n"):
         lines.append(stream.readline(max_line + 1))
         if len(lines) > max_lines or len(lines[-1]) > max_line:
-            break  # The parser refuses it.
+            # It says by an exception what there is too much of.
+            return http.client.parse_headers(io.BytesIO(b"".join(lines)))
         if lines[-1][-1:] != b"\n":
             raise http.client.IncompleteRead(b"")
     text = b"".join(lines[:-1]).decode("latin-1")
-    if lines[-1] != b"\r\n" or not re.fullmatch(_PLAIN_HEADERS, text):
-        return http.client.parse_headers(io.BytesIO(b"".join(lines)))
+    if not re.fullmatch(_PLAIN_HEADERS, text):
+        text = _plain_headers(text)
     headers = http.client.HTTPMessage()
     for line in text.split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         headers.set_raw(name, value.lstrip(" \t"))
     return headers
+
+
+def _plain_headers(text: str) -> str:
+    """Lines of headers as they should be, without those that are none.
+
+    A line that goes on in the next becomes one (RFC 9112, 5.2), and blanks
+    before the colon go (5.1).
+    """
+    text = re.sub(r"\r?\n[ \t]+", " ", text)
+    lines = re.findall(r"(?m)^([!-9;-~]+)[ \t]*:(.*)$", text)
+    # A carriage return of its own is a blank (2.2).
+    return "".join(
+        f"{name}:{value.rstrip().replace(chr(13), ' ')}\r\n"
+        for name, value in lines
+    )
 
 
 class _WholeLines:
@@ -6023,6 +6038,8 @@ class _Answer(http.client.HTTPResponse):
     answer, so that the real one goes to the next request. And it takes the
     end of the connection for the end of the headers.
     """
+
+    fp: Any = None  # If it is interrupted while it is made.
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         self._progress: Optional[_Progress] = kwargs.pop("progress")
@@ -6083,9 +6100,12 @@ class _Answer(http.client.HTTPResponse):
         codings = ",".join(self.headers.get_all("Transfer-Encoding") or ())
         names = [name.strip() for name in codings.lower().split(",")]
         self.chunked, self.chunk_left = "chunked" in names, None
-        self.length = None
+        self.length, has_more = None, False
         if self.status in (204, 304):
-            # They have no body, whatever they say (RFC 9112, 6.3).
+            # They have no body, whatever they say (RFC 9112, 6.3). If one
+            # comes all the same, the next request must not meet it.
+            size = self.headers.get("Content-Length", "0").strip()
+            has_more = self.status == 204 and (self.chunked or size != "0")
             self.chunked, self.length = False, 0
             del self.headers["Transfer-Encoding"]
         elif self._is_of_head:
@@ -6096,6 +6116,7 @@ class _Answer(http.client.HTTPResponse):
             self._check_close()  # type: ignore[attr-defined]
             or self.status == 408  # So that it is not asked once more.
             or (self.length is None and not self.chunked)
+            or has_more
         )
 
     def _announced_length(self) -> "Optional[int]":
@@ -6157,7 +6178,9 @@ class _AttemptTimeout(Timeout):
         return twin
 
     def _limit(self, seconds: Any) -> _Seconds:
-        limit = _Seconds(_MAX_SOCKET_TIMEOUT if seconds is None else seconds)
+        if seconds is None or seconds > _MAX_SOCKET_TIMEOUT:
+            seconds = _MAX_SOCKET_TIMEOUT
+        limit = _Seconds(seconds)
         limit.progress = self.progress
         return limit
 
@@ -6226,7 +6249,11 @@ class _PlainConnection(HTTPConnection):
         if progress is None or progress.deadline is None:
             return super()._new_conn()
         sock = self._connect_before(progress.deadline)
-        self._limit_socket(sock)  # For the handshake that follows.
+        try:
+            self._limit_socket(sock)  # For the handshake that follows.
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def _tunnel(self) -> None:
@@ -6289,6 +6316,8 @@ class _PlainConnection(HTTPConnection):
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         self.response_class = self._answer_class()
+        if self._progress is not None:
+            self._progress.has_chunk = False
         answer = super().getresponse(*args, **kwargs)
         self.answers += 1
         self.last_used = time.monotonic()
@@ -6376,14 +6405,25 @@ class _CarefulPool:
 
     def _get_conn(self, timeout: Any = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
-        last_used = getattr(connection, "last_used", 0)
+        sock = getattr(connection, "sock", None)
         oldest = max(self.stale_before, time.monotonic() - _MAX_IDLE_TIME)
-        if getattr(connection, "sock", None) and last_used < oldest:
+        last_used = getattr(connection, "last_used", 0)
+        if sock and (last_used < oldest or _has_remains(sock)):
             connection.close()  # It is opened anew when it is used.
         timeout = self.next_timeouts.pop(threading.get_ident(), None)
         if timeout is not None:
             connection.limit(timeout)
         return connection
+
+
+def _has_remains(sock: Any) -> bool:
+    """Has something come by TLS that no answer was made of?
+
+    urllib3 asks the operating system, which knows of nothing that is
+    decrypted already.
+    """
+    pending = getattr(sock, "pending", None)
+    return pending is not None and pending() > 0
 
 
 def _connection_class(pool: Any, original: Any, ours: Any) -> Any:

@@ -527,6 +527,21 @@ def test_an_answer_to_head_is_whole(server, session, naps):
     assert session.rget("/users/P1") == "/users/P1"
 
 
+@pytest.mark.parametrize("answer", [(202, 0), (202, 1), (204, 0)])
+def test_an_empty_answer_behind_a_chunked_redirect_is_whole(
+    answer, server, session, naps
+):
+    """What came before, in chunks, was not of this answer."""
+    status, chunks = answer
+    server.reply(307, headers={"Location": "/new"}, body=b"{}", chunks=1)
+    gzipped = {"Content-Encoding": "gzip"}
+    server.reply(status, headers=gzipped, chunks=chunks)
+    response = session.post("/users", json=BODY)
+    assert (response.status_code, response.content) == (status, b"")
+    assert [r.path for r in server.requests] == ["/users", "/new"]
+    assert naps == []
+
+
 @pytest.mark.parametrize("coding", [None, "gzip", "br", "zstd"])
 def test_an_empty_answer_may_end_with_the_connection(
     coding, server, session, naps
@@ -606,6 +621,48 @@ def test_as_many_headers_as_http_client_allows(
     assert len(session.get("/users/P1").headers) == 500
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"No header\r\nContent-Length: 5\r\n",
+        b": nameless\r\nContent-Length: 5\r\n",
+        b"Content-Length : 5\r\n",
+        b"Content-Length\t:5\r\n",
+        b"Content-Length:\r\n 5\r\n",
+        b"\xc3\x84: x\r\nContent-Length: 5\r\n",
+        b"X: a\rb\r\nContent-Length: 5\r\n",
+        b"X: y\nContent-Length: 5\n",
+        b" folded: at the beginning\r\nContent-Length: 5\r\n",
+    ],
+)
+def test_a_length_is_read_whatever_stands_before_it(
+    lines, server, session, naps
+):
+    """Without it, what comes before the connection breaks off is the body."""
+    head = b"HTTP/1.1 200 OK\r\nX-Before: 1\r\n" + lines
+    for raw in (head + b"X-Behind: 2\r\n\r\n[1,", head + b"\r\n[1,2]"):
+        server.reply(raw=raw)
+    response = session.get("/users")
+    assert response.json() == [1, 2]
+    assert response.headers["Content-Length"] == "5"
+    assert response.headers["X-Before"][0] == "1"
+    assert naps == [3]
+
+
+def test_what_stands_in_strange_headers_is_kept(server, session, naps):
+    head = (
+        b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n\t b\n  c\r\nX-Blank : d \r\n"
+        b"X-Return: e\rf\r\nX-Empty:\r\nno header\r\nX-Empty: g:h\r\n"
+    )
+    server.reply(raw=head + b"Content-Length: 0\r\n\r\n")
+    headers = session.get("/users").headers
+    assert headers["X-Folded"] == "a b c"
+    assert headers["X-Blank"] == "d"
+    assert headers["X-Return"] == "e f"
+    assert headers["X-Empty"] == ", g:h"
+    assert len(headers) == 5
+
+
 def test_an_end_within_the_headers_is_network_trouble(server, session, naps):
     head = b"HTTP/1.1 202 Accepted\r\nContent-Type: text/plain\r\n"
     cuts = [9, 12, len(head) - 12, len(head) - 1, len(head)]
@@ -617,6 +674,61 @@ def test_an_end_within_the_headers_is_network_trouble(server, session, naps):
 
 
 # -- Connections ------------------------------------------------------------
+
+
+class KeptOpen(wire.Answer):
+    """Bytes that are sent as they are, at once."""
+
+    def __init__(self, sent):
+        super().__init__()
+        self.sent = sent
+
+    def parts(self, *args, **kwargs):
+        return b"", b"", self.sent
+
+
+SMUGGLED = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_what_follows_an_answer_by_tls_is_no_answer(
+    status, trust, session, naps
+):
+    """It is decrypted already, so that the operating system does not know."""
+    with wire.Server(tls=trust) as server:
+        session.url, session.verify = server.url, trust.ca_file
+        head = f"HTTP/1.1 {status} OK\r\nContent-Length: 2\r\n\r\n".encode()
+        answer = head + b"[]" + b" " * (8190 - len(head)) + SMUGGLED
+        server.script.append(wire.Step(KeptOpen(answer), 1))
+        server.handler = named
+        assert session.get("/users").status_code == status
+        for number in range(3):
+            assert session.rget(f"/users/P{number}") == f"/users/P{number}"
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"Content-Length": "2"}, {"Transfer-Encoding": "chunked"}],
+)
+def test_a_late_body_behind_a_204_meets_no_other_request(
+    fields, server, session, naps
+):
+    server.reply(204, headers=fields)
+    server.handler = named
+    assert session.delete("/users/P1").status_code == 204
+    assert session.post("/users", json={}).json() == {"user": "/users"}
+    assert [r.connection for r in server.requests] == [1, 2]
+
+
+@pytest.mark.parametrize("length", [None, "0"])
+def test_a_connection_is_kept_behind_a_204(length, server, session, naps):
+    fields = {} if length is None else {"Content-Length": length}
+    server.reply(204, headers=fields)
+    server.handler = named
+    session.delete("/users/P1")
+    assert session.rget("/users/P2") == "/users/P2"
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])

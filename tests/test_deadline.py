@@ -5,7 +5,9 @@ Elsewhere a call may end half a second late, and as much later as a busy
 machine was seen to be late meanwhile in waking up a thread.
 """
 
+import contextlib
 import copy
+import gc
 import inspect
 import io
 import itertools
@@ -13,13 +15,14 @@ import math
 import pickle
 import socket
 import threading
+import warnings
 
 import pytest
 import urllib3
 
 import pdpyras
 from tests import wire
-from tests.support import Clock
+from tests.support import KEY, Clock
 
 DEADLINE = 0.5
 USER = {"id": "P1", "type": "user", "name": "x" * 400}
@@ -783,3 +786,22 @@ def test_the_signatures_say_what_the_default_is():
     ):
         parameter = inspect.signature(method).parameters["deadline"]
         assert repr(parameter.default) == "session.deadline"
+
+
+def test_a_deadline_leaves_no_socket_open(trust):
+    """Neither one that was connected just as it passed."""
+    with wire.Server(tls=trust) as server:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ResourceWarning)
+            for number in range(300):
+                with pdpyras.APISession(KEY) as session:
+                    session.url, session.verify = server.url, trust.ca_file
+                    # From a tenth of a millisecond to three of them.
+                    with contextlib.suppress(pdpyras.PDDeadlineError):
+                        session.get(
+                            "/users", deadline=10 ** (number / 200 - 4)
+                        )
+                del session
+            gc.collect()
+    unclosed = [w for w in caught if "socket" in str(w.message)]
+    assert [str(w.message) for w in unclosed] == []

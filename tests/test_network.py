@@ -199,7 +199,9 @@ def test_a_timeout_is_an_error_in_the_end(timeout, server, session, naps):
     assert naps == [3, 6, 12]
 
 
-@pytest.mark.parametrize("timeout", [30, (30, 30), None])
+@pytest.mark.parametrize(
+    "timeout", [30, (30, 30), None, math.inf, (1e10, 1e300)]
+)
 def test_a_timeout_of_one_call(timeout, server, session, naps):
     session.timeout = 0.3
     late = threading.Event()
