@@ -6146,6 +6146,81 @@ _HAS_HEAD_NAMES = all(
 
 
 # ---------------------------------------------------------------------------
+# Old requests
+# ---------------------------------------------------------------------------
+#
+# What the adapter of requests before 2.32 lacks.
+
+
+_HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
+
+
+# What _OldRequests tells a pool in place of the length of a body.
+_NO_LENGTH = "chunked"
+
+
+def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
+    """A pool, whose old connections must not be used if one was dead."""
+    if progress is not None and progress.needs_new_connection:
+        progress.needs_new_connection = False
+        pool.stale_before = time.monotonic()
+    return pool
+
+
+class _OldRequests(HTTPAdapter):
+    """Lets requests before 2.32 send as later ones do."""
+
+    # For requests before 2.32, whose pools do not know how their connections
+    # were verified: an adapter for each way.
+    _twins: "Optional[Dict[Any, _OldRequests]]" = None
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        self._twins = None
+        super().init_poolmanager(*args, **kwargs)
+
+    def close(self) -> None:
+        super().close()
+        for twin in (self._twins or {}).values():
+            if twin is not self:  # Of those, it is its own.
+                twin.close()
+
+    def _send_old(
+        self, request: requests.PreparedRequest, **options: Any
+    ) -> Response:
+        """Send by the right adapter; a body without a length by its pool.
+
+        For such a body, old requests take a connection from the pool and
+        write to it themselves: past the proxy, to which TLS and the key went,
+        and past the limits of the attempt.
+        """
+        sender = self._twin(options["verify"], options["cert"])
+        pool = sender.get_connection(str(request.url), options["proxies"])
+        _for_attempt(pool, getattr(request, "_pdpyras_progress", None))
+        has_length = "Content-Length" in request.headers
+        knows_chunked = getattr(pool, "may_lack_length", False)
+        if has_length or request.body is None or not knows_chunked:
+            return super(_OldRequests, sender).send(request, **options)
+        request.headers["Content-Length"] = _NO_LENGTH
+        try:
+            return super(_OldRequests, sender).send(request, **options)
+        finally:
+            del request.headers["Content-Length"]
+
+    def _twin(self, verify: Any, cert: Any) -> "_OldRequests":
+        if verify is True and cert is None:
+            return self
+        if self._twins is None:
+            self._twins = {}
+        key = (verify, cert)
+        if key not in self._twins:
+            twin = object.__new__(type(self))
+            twin.__setstate__(self.__getstate__())  # type: ignore
+            twin._twins = {key: twin}
+            self._twins[key] = twin
+        return self._twins[key]
+
+
+# ---------------------------------------------------------------------------
 # Connections
 # ---------------------------------------------------------------------------
 #
@@ -6260,11 +6335,13 @@ class _PlainConnection(HTTPConnection):
         super()._tunnel()
         self._limit_socket(self.sock)  # Again, for the handshake.
 
+    def _addresses(self) -> "List[str]":
+        return _addresses(self.host, self.port)
+
     def _connect_before(self, deadline: _Deadline) -> Any:
         """Try the addresses of a host, none after the deadline."""
         host, timeout = self.host, cast(_Seconds, self.timeout)
-        port = self.port
-        addresses = _addresses(host, port)
+        addresses = self._addresses()
         try:
             for number, address in enumerate(addresses, 1):
                 self.host = address
@@ -6281,13 +6358,6 @@ class _PlainConnection(HTTPConnection):
             self.host, self.timeout = host, timeout
         raise AssertionError("a host without an address")
 
-    def limit(self, timeout: Timeout) -> None:
-        """Set the limits for one attempt, where urllib3 does not."""
-        self.timeout = timeout.read_timeout
-        if self.sock is not None:
-            self.sock.settimeout(self.timeout)
-        self._note_use()
-
     def _note_use(self) -> None:
         progress = self._progress
         if progress is not None:
@@ -6297,6 +6367,10 @@ class _PlainConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> Any:
         self._note_use()
         return super().request(*args, **kwargs)
+
+    def request_chunked(self, *args: Any, **kwargs: Any) -> Any:
+        self._note_use()  # urllib3 1.26 calls this for a body without length.
+        return super().request_chunked(*args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self._is_connecting:  # It is for a proxy.
@@ -6376,17 +6450,18 @@ class _CarefulPool:
 
     QueueCls: Any = _IdleConnections
     stale_before = 0.0
+    may_lack_length = True  # See _NO_LENGTH.
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("block"):  # As many as there are places, and no more.
             self.QueueCls = queue.LifoQueue
         super().__init__(*args, **kwargs)
-        # Of the next connection that a thread takes from the pool.
-        self.next_timeouts: Dict[int, Timeout] = {}
 
     def __reduce__(self) -> Any:
         # Of a pool to which a pickled error leads, nothing but its place.
-        return type(self), (self.host, self.port)  # type: ignore[attr-defined]
+        is_secure = isinstance(self, _SecurePool)
+        kind: Any = _SecurePool if is_secure else _PlainPool
+        return kind, (self.host, self.port)  # type: ignore[attr-defined]
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request, whose headers must be plain from here on.
@@ -6401,6 +6476,9 @@ class _CarefulPool:
                 name: value[:] if isinstance(value, _MASKED) else value
                 for name, value in headers.items()
             }
+            if headers.get("Content-Length") == _NO_LENGTH:
+                del kwargs["headers"]["Content-Length"]
+                kwargs["chunked"] = True
         return super().urlopen(*args, **kwargs)  # type: ignore[misc]
 
     def _get_conn(self, timeout: Any = None) -> Any:
@@ -6410,9 +6488,6 @@ class _CarefulPool:
         last_used = getattr(connection, "last_used", 0)
         if sock and (last_used < oldest or _has_remains(sock)):
             connection.close()  # It is opened anew when it is used.
-        timeout = self.next_timeouts.pop(threading.get_ident(), None)
-        if timeout is not None:
-            connection.limit(timeout)
         return connection
 
 
@@ -6464,33 +6539,43 @@ def _adopt(adapter: Any, kind: Any) -> None:
 def _use_own_pools(manager: Any) -> None:
     """Let a pool manager of urllib3 make pools and connections of ours.
 
-    Others, for SOCKS proxies or of a library that patches urllib3, are left
-    as they are.
+    Those of a library that patches urllib3 are left as they are.
     """
     classes = getattr(manager, "pool_classes_by_scheme", None)
+    socks = sys.modules.get("urllib3.contrib.socks")
+    own = None
     if classes == _POOL_CLASSES:
+        own = _OWN_POOL_CLASSES
+    elif socks and classes == socks.SOCKSProxyManager.pool_classes_by_scheme:
+        own = {scheme: _socks_pool(classes[scheme]) for scheme in classes}
+    if own is not None:
         manager.clear()
-        manager.pool_classes_by_scheme = {
-            "http": _PlainPool,
-            "https": _SecurePool,
-        }
+        manager.pool_classes_by_scheme = own
 
 
 _POOL_CLASSES = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+_OWN_POOL_CLASSES = {"http": _PlainPool, "https": _SecurePool}
 
 
-class _Adapter(HTTPAdapter):
+def _socks_pool(theirs: Any) -> Any:
+    """A pool of ours whose connections lead through a SOCKS proxy."""
+    is_secure = issubclass(theirs, HTTPSConnectionPool)
+    pool: Any = _SecurePool if is_secure else _PlainPool
+    connection: Any = _SecureConnection if is_secure else _PlainConnection
+    # Where the host is looked up, the settings of the proxy say.
+    names = {"_addresses": lambda self: [self.host]}
+    bases = (connection, theirs.ConnectionCls)
+    kind = type(connection.__name__, bases, names)
+    return type(pool.__name__, (pool, theirs), {"ConnectionCls": kind})
+
+
+class _Adapter(_OldRequests):
     """Sends as HTTP says, within the bounds of the call.
 
     See ``_Answer``, ``_PlainConnection`` and ``_CarefulPool``.
     """
 
-    # For requests before 2.32, whose pools do not know how their connections
-    # were verified: an adapter for each way.
-    _twins: "Optional[Dict[Any, _Adapter]]" = None
-
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        self._twins = None
         super().init_poolmanager(*args, **kwargs)
         _use_own_pools(self.poolmanager)
 
@@ -6498,12 +6583,6 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         _use_own_pools(manager)
         return manager
-
-    def close(self) -> None:
-        super().close()
-        for twin in (self._twins or {}).values():
-            if twin is not self:  # Of those, it is its own.
-                twin.close()
 
     def get_connection_with_tls_context(
         self,
@@ -6539,19 +6618,17 @@ class _Adapter(HTTPAdapter):
             "cert": cert,
             "proxies": proxies,
         }
-        if not _HAS_TLS_CONTEXT:
-            adapter = self._for_old_requests(request, verify, cert, proxies)
-            if adapter is not self:
-                return adapter.send(request, **options)
         if "Proxy-Authorization" in request.headers:
             _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request) or _Progress()  # Prepared by hand.
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         options["timeout"] = _attempt_timeout(timeout, progress)
-        self._limit_chunked(request, proxies, options["timeout"])
         handled = sys.exc_info()[1]
         try:
-            response = super().send(request, **options)
+            if _HAS_TLS_CONTEXT or _is_simple(request, options):
+                response = super().send(request, **options)
+            else:
+                response = self._send_old(request, **options)
             if not stream:
                 _read_whole(response, progress)
         except BaseException as error:
@@ -6571,46 +6648,17 @@ class _Adapter(HTTPAdapter):
             progress.leave = None
         return response
 
-    def _for_old_requests(
-        self, request: Any, verify: Any, cert: Any, proxies: Any
-    ) -> "_Adapter":
-        """The adapter to send with, where requests knows no TLS context."""
-        if verify is not True or cert is not None:
-            twin = self._twin(verify, cert)
-            if twin is not self:
-                return twin
-        progress = _progress_of(request)
-        if progress is not None and progress.needs_new_connection:
-            pool = self.get_connection(str(request.url), proxies)
-            _for_attempt(pool, progress)
-        return self
 
-    def _limit_chunked(self, request: Any, proxies: Any, timeout: Any) -> None:
-        """Let a body without a length keep to the time limits of its attempt.
-
-        Old requests take a connection themselves for it, and set none.
-        """
-        has_length = "Content-Length" in request.headers
-        if _HAS_TLS_CONTEXT or has_length or request.body is None:
-            return
-        pool = self.get_connection(str(request.url), proxies)
-        pool = getattr(pool, "proxy_pool", pool)
-        if isinstance(pool, _CarefulPool):
-            pool.next_timeouts[threading.get_ident()] = timeout
-
-    def _twin(self, verify: Any, cert: Any) -> "_Adapter":
-        if self._twins is None:
-            self._twins = {}
-        key = (verify, cert)
-        if key not in self._twins:
-            twin = object.__new__(type(self))
-            twin.__setstate__(self.__getstate__())  # type: ignore
-            twin._twins = {key: twin}
-            self._twins[key] = twin
-        return self._twins[key]
-
-
-_HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
+def _is_simple(
+    request: requests.PreparedRequest, options: "Dict[str, Any]"
+) -> bool:
+    """May old requests send it as they do? See ``_OldRequests``."""
+    progress = _progress_of(request)
+    return (
+        (options["verify"], options["cert"]) == (True, None)
+        and (request.body is None or "Content-Length" in request.headers)
+        and (progress is None or not progress.needs_new_connection)
+    )
 
 
 def _raised_in(error: BaseException) -> str:
@@ -6643,14 +6691,6 @@ def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
 
 def _progress_of(request: Any) -> "Optional[_Progress]":
     return getattr(request, "_pdpyras_progress", None)
-
-
-def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
-    """A pool, whose old connections must not be used if one was dead."""
-    if progress is not None and progress.needs_new_connection:
-        progress.needs_new_connection = False
-        pool.stale_before = time.monotonic()
-    return pool
 
 
 def _read_whole(response: Any, progress: _Progress) -> None:

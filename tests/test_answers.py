@@ -24,7 +24,7 @@ from urllib3.util.request import ACCEPT_ENCODING
 
 import pdpyras
 from tests import wire
-from tests.support import KEY
+from tests.support import KEY, Clock
 
 BODY = {"user": {"id": "P1", "name": "x" * 300}}
 CONTENT = json.dumps(BODY).encode("ascii")
@@ -131,6 +131,90 @@ def test_interim_answers_of_a_proxy_that_opens_a_tunnel(
         session.proxies = {"https": proxy.url}
         assert session.rget("/users/P1") == "/users/P1"
     assert len(proxy.requests) == 1 and naps == []
+
+
+@pytest.fixture(params=["http", "https"])
+def behind_socks(request, trust, session):
+    """A server and a SOCKS proxy, through which the session reaches it."""
+    pytest.importorskip("socks", reason="PySocks is missing")
+    tls = trust if request.param == "https" else None
+    with wire.Server(tls=tls) as server, wire.SocksProxy() as proxy:
+        server.handler = named
+        session.url, session.verify = server.url, trust.ca_file
+        session.proxies = {"http": proxy.url, "https": proxy.url}
+        yield server, proxy
+
+
+def test_interim_answers_through_a_socks_proxy(behind_socks, session, naps):
+    server, proxy = behind_socks
+    server.handler = early([EARLY, EARLY])
+    for number in range(3):
+        path = f"/users/P{number}"
+        assert session.rget(path) == path
+    assert len(server.requests) == 3
+    assert proxy.requests == [f"127.0.0.1:{server.port}"]
+    assert naps == []
+
+
+def test_a_broken_answer_through_a_socks_proxy(behind_socks, session, naps):
+    server, _ = behind_socks
+    server.fault("gzip-truncated", "body")
+    assert session.rget("/users/P1") == "/users/P1"
+    assert naps == [3]
+
+
+@pytest.mark.parametrize("where", ["proxy", "answer"])
+def test_a_deadline_holds_behind_a_socks_proxy(
+    where, behind_socks, session, naps
+):
+    server, proxy = behind_socks
+    if where == "proxy":
+        proxy.fault = "stall"
+    else:
+        server.fault("drip", "body", times=math.inf)
+    session.timeout = 10
+    clock = Clock(0.5)
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get("/users/P1", deadline=0.5)
+    clock.check()
+
+
+def test_an_error_behind_a_socks_proxy_can_be_pickled(
+    behind_socks, session, naps
+):
+    server, proxy = behind_socks
+    session.max_network_attempts = 0
+    server.refuse()
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.get("/users/P1")
+    assert str(pickled(caught.value)) == str(caught.value)
+
+
+def test_a_body_without_length_goes_through_a_tunnel(trust, session, naps):
+    """Old requests wrote it, with the key, to the proxy."""
+    with wire.Server(tls=trust) as server, wire.Proxy() as proxy:
+        server.handler = named
+        session.url, session.verify = server.url, trust.ca_file
+        session.proxies = {"https": proxy.url}
+        for _ in range(2):
+            response = session.post("/users", data=iter([b"[1,", b"2]"]))
+            assert response.json() == {"user": "/users"}
+        assert [r.body for r in server.requests] == [b"[1,2]"] * 2
+        (request,) = proxy.requests
+        assert (request.method, request.body) == ("CONNECT", b"")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_body_without_length_wants_a_whole_answer(
+    stream, server, session, naps
+):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    for raw in (head[:20], b"garbage\r\n\r\n", head + b"[1,"):
+        server.reply(raw=raw)
+        with pytest.raises((pdpyras.PDClientError, requests.RequestException)):
+            _ = session.post(
+                "/users", data=iter([b"[]"]), stream=stream
+            ).content
 
 
 def test_an_end_behind_an_interim_answer_is_network_trouble(

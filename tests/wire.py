@@ -780,6 +780,40 @@ class Proxy(Listener):
                 (upstream if source is client else client).sendall(data)
 
 
+class SocksProxy(Proxy):
+    """A SOCKS 5 proxy, which knows addresses and names of loopback only.
+
+    ``requests`` holds the hosts and ports that were asked for; ``fault`` may
+    be ``"stall"``.
+    """
+
+    @property
+    def url(self) -> str:
+        return f"socks5h://{self.host}:{self.port}"
+
+    def _serve(self, link: Link) -> None:
+        methods = link.take(2)[1]
+        link.take(methods)
+        if self.fault:
+            return link.drain()
+        link.sock.sendall(b"\x05\x00")  # Without authentication.
+        kind = link.take(4)[3]
+        if kind == 3:
+            host = link.take(link.take(1)[0]).decode("ascii")
+        else:
+            host = socket.inet_ntoa(link.take(4))
+        target = f"{host}:{struct.unpack('>H', link.take(2))[0]}"
+        self.requests.append(target)  # type: ignore[arg-type]
+        address = self._address(target)
+        if address is None:
+            link.sock.sendall(b"\x05\x02\x00\x01" + bytes(6))
+            return link.hang_up()
+        with socket.create_connection(address, timeout=10) as upstream:
+            link.sock.sendall(b"\x05\x00\x00\x01" + bytes(6))
+            self._relay(link.sock, upstream)
+        return None
+
+
 class Certificates:
     """A certificate authority of its own, and a server's certificate.
 
