@@ -217,6 +217,20 @@ TEXT_LEN_LIMIT = 100
 # Characters of the reasons that an exception's text may hold.
 _MAX_REASONS_LENGTH = 10000
 
+# Reasons that an exception keeps, and characters of them all. A server may
+# give no end of them, and it takes time to hide the key in each.
+_MAX_REASONS = 1000
+_MAX_KEPT_LENGTH = 100000
+
+# Bytes of a body in which reasons are looked for, and from which on only its
+# beginning is decoded to be quoted.
+_MAX_ERROR_SIZE = 8 * 1024 * 1024
+_MAX_QUOTED_SIZE = 256 * 1024
+
+# Characters with which one of a secret is spelled, on average and at most,
+# where a text is cut.
+_MAX_SPELLING = 64
+
 # Seconds for which the API's rate limit counts requests.
 _RATE_LIMIT_WINDOW = 60
 
@@ -362,58 +376,95 @@ def _masked(value: Any) -> Any:
     return _SecretBytes(value) if is_binary else value
 
 
-def _spellings(character: str) -> str:
+# A run of backslashes, and the beginning of one. More than these within a
+# secret are not worth the time that they would take.
+_ESCAPE = r"\\{1,64}"
+_FIRST_ESCAPE = r"\\(?<!\\\\)\\*"
+
+
+def _spellings(character: str, escape: str = _ESCAPE) -> str:
     """A pattern of all ways in which an answer may spell a character.
 
     As it is, percent-encoded, escaped in JSON or JavaScript, as an HTML
     entity; the characters that introduce these may be encoded themselves.
+
+    Each way begins with a character, so that Python passes quickly over texts
+    in which there is none of them.
     """
     import html.entities  # Takes a while, and is rarely needed.
 
     code = ord(character)
+    plain = re.escape(character)
     names = [
         name.rstrip(";")
         for name, text in html.entities.html5.items()
         if text == character
     ]
-    # More escapes are not worth the time that a long run of them would take.
-    escape = r"\\{1,64}"
-    references = [f"#0*{code}", f"#x0*{code:x}", *names]
+    references = "|".join([f"#0*{code}", f"#x0*{code:x}", *names])
+    entity = f"(?:amp;)*(?:{references});?"
     octets = character.encode("utf-8", "surrogatepass")
-    ways = [
-        re.escape(character),
-        "".join(rf"%(?:25)*{octet:02x}" for octet in octets),
-        escape + re.escape(character) if character in "/\"\\'" else "",
-        rf"{escape}u{code:04x}",
-        rf"{escape}u\{{0*{code:x}\}}",
-        rf"{escape}x{code:02x}" if code < 256 else "",
-        rf"(?:&|%26|{escape}u0026)(?:amp;)*(?:{'|'.join(references)});?",
+    quoted = "%(?:25)*".join(f"{octet:02x}" for octet in octets)
+    escaped = [
+        rf"u(?:0000)?{code:04x}",
+        rf"u\{{0*{code:x}\}}",
+        rf"x{code:02x}|0?{code:o}" if code < 256 else "",
+        rf"u0026{entity}",
     ]
-    encoded = "|".join(filter(None, ways[1:]))
-    return f"(?:{ways[0]}|(?i:{encoded}))"
+    numbers = "|".join(filter(None, escaped))
+    ways = [
+        plain,
+        rf"%(?i:(?:25)*(?:{quoted}|u{code:04x}|26{entity}))",
+        rf"{escape}(?:(?i:{numbers})|{plain})",
+        rf"&(?i:{entity})",
+    ]
+    return f"(?:{'|'.join(ways)})"
 
 
 @lru_cache(maxsize=64)
 def _secret_pattern(secret: str) -> "Pattern[str]":
+    # A long run of backslashes before it is looked through once, not from
+    # each of them; unless another secret may have ended in it.
+    is_clear = not secret.endswith("\\")
+    first = _spellings(secret[0], _FIRST_ESCAPE if is_clear else _ESCAPE)
     # Zeros lie between the bytes of wider encodings.
-    return re.compile("\x00*".join(map(_spellings, secret)))
+    return re.compile("\x00*".join([first, *map(_spellings, secret[1:])]))
 
 
-def _hide(text: str, secrets: "Collection[str]") -> str:
-    """The text, in which the secrets are unreadable, however spelled."""
+def _hide(
+    text: str, secrets: "Collection[str]", length: "Optional[int]" = None
+) -> str:
+    """The text, in which the secrets are unreadable, however spelled.
+
+    :param length: characters of it that are wanted at most; it takes no more
+        time then if the text is longer
+    """
+    if length is not None:
+        text = text[: _end_for(length, text, secrets)]
     for secret in secrets:
         shown = last_4(secret).replace("\\", r"\\")
         text = _secret_pattern(secret).sub(shown, text)
-    return text
+    return text[:length]
+
+
+def _end_for(length: int, text: str, secrets: "Collection[str]") -> int:
+    """Where a text may be cut without leaving a part of a secret."""
+    longest = _MAX_SPELLING * max(map(len, secrets), default=0)
+    end = length + longest  # It will be shorter when they are hidden.
+    for secret in secrets:
+        for match in _secret_pattern(secret).finditer(text, 0, end + longest):
+            if match.start() < end < match.end():
+                end = match.start()
+    return end
 
 
 def _is_secret(value: Any) -> bool:
     return isinstance(value, _MASKED)
 
 
-def _redacted(text: str, response: Any) -> str:
-    """The text, in which the secrets of the request are unreadable."""
-    return _hide(text, _secrets(getattr(response, "request", None)))
+def _quoted(text: str, response: Any) -> str:
+    """The beginning of a server's text, without secrets of the request."""
+    secrets = _secrets(getattr(response, "request", None))
+    return truncate_text(_hide(text, secrets, TEXT_LEN_LIMIT + 1))
 
 
 def _presentable(text: str, response: Any) -> str:
@@ -421,8 +472,14 @@ def _presentable(text: str, response: Any) -> str:
 
     It is without secrets, line breaks and control characters.
     """
+    return _shown(text, _secrets(getattr(response, "request", None)))
+
+
+def _shown(
+    text: str, secrets: "Collection[str]", length: "Optional[int]" = None
+) -> str:
     # Control characters could lie within a secret, or be what remains of it.
-    return _redacted(_one_paragraph(_redacted(text, response)), response)
+    return _hide(_one_paragraph(_hide(text, secrets, length)), secrets)
 
 
 # A routing key in a body, as JSON spells it or a form does.
@@ -615,6 +672,9 @@ def _error_details(response: Any) -> "Tuple[Optional[int], List[str]]":
     beside a 403.
     """
     try:
+        is_received = isinstance(response, Response)
+        if is_received and len(response.content or b"") > _MAX_ERROR_SIZE:
+            return None, []
         return _details_of(response.json())
     except (
         # RuntimeError: also one that is nested too deeply.
@@ -634,29 +694,37 @@ def _details_of(body: Any) -> "Tuple[Optional[int], List[str]]":
         # A few endpoints put the details beside a plain ``error`` text.
         error = {**body, "message": error}
     code = error.get("code")
-    reasons = _reason_texts(error.get("errors"))
+    left = iter(range(_MAX_REASONS))
+    reasons = _reason_texts(error.get("errors"), left)
     if not reasons:
-        reasons = _reason_texts(error.get("message"))
+        reasons = _reason_texts(error.get("message"), left)
     for name in ("error_description", "detail"):
-        reasons += _reason_texts(body.get(name))
+        reasons += _reason_texts(body.get(name), left)
     scopes = body.get("required_scopes", error.get("required_scopes"))
-    reasons += [f"required scopes: {text}" for text in _reason_texts(scopes)]
+    scopes = _reason_texts(scopes, left)
+    reasons += [f"required scopes: {text}" for text in scopes]
     is_code = isinstance(code, int) and not isinstance(code, bool)
     return (code if is_code else None), reasons
 
 
-def _reason_texts(reasons: Any) -> "List[str]":
-    """The reasons as texts, be they one, a list, or an object by field."""
+def _reason_texts(reasons: Any, left: "Iterator[int]") -> "List[str]":
+    """The reasons as texts, be they one, a list, or an object by field.
+
+    :param left: has an item for each that may still be taken
+    """
     if reasons is None or reasons == "":
         return []
     if isinstance(reasons, dict):
         return [
-            f"{field}: {', '.join(_reason_texts(texts))}"
-            for field, texts in reasons.items()
+            f"{field}: {', '.join(_reason_texts(texts, left))}"
+            for (field, texts), _ in zip(reasons.items(), left)
         ]
     if not isinstance(reasons, list):
         reasons = [reasons]
-    return [r if isinstance(r, str) else json.dumps(r) for r in reasons]
+    return [
+        r if isinstance(r, str) else json.dumps(r)
+        for r, _ in zip(reasons, left)
+    ]
 
 
 class URLError(Exception):
@@ -712,7 +780,8 @@ class PDHTTPError(PDClientError):
     :ivar request_id: the ``x-request-id`` that PagerDuty's support asks for
         (str), or None
     :ivar code: PagerDuty's own error code (int), or None
-    :ivar errors: all reasons that the API gave (list of str)
+    :ivar errors: all reasons that the API gave (list of str), up to 1000 of
+        them and 100 000 characters
     """
 
     status_code: int
@@ -729,11 +798,17 @@ class PDHTTPError(PDClientError):
         super().__init__(message, response)
         self.status_code = cast(int, _status_of(response))
         request_id = _header(response, "x-request-id")
+        secrets = _secrets(getattr(response, "request", None))
         if request_id is not None:
-            request_id = _presentable(str(request_id), response)
+            request_id = _shown(str(request_id), secrets, _MAX_REASONS_LENGTH)
         self.request_id = request_id
         self.code, errors = _error_details(response)
-        self.errors = [_presentable(text, response) for text in errors]
+        self.errors = []
+        left = _MAX_KEPT_LENGTH
+        for text in errors:
+            if left > 0:
+                self.errors.append(_shown(text, secrets, left))
+                left -= len(self.errors[-1])
 
     def __str__(self) -> str:
         """What was asked for, the status, the reasons, and what helps."""
@@ -2444,7 +2519,7 @@ def unwrap(response: Any, wrapper: "Optional[str]") -> Any:
         found = "an object with " + (
             ", ".join(map(repr, body)) or "no properties"
         )
-        found = truncate_text(_redacted(found, response))
+        found = _quoted(found, response)
     # Crash reporters send local variables; the body may quote the key.
     del body
     expected = f"an object with the property {wrapper!r}"
@@ -2484,14 +2559,29 @@ def _request_line(response: Any) -> str:
 
 
 def _text(response: Any) -> str:
-    """The body as text, even if its charset is none that decodes."""
+    """The body as text, even if its charset is none that decodes.
+
+    Of a large one it is the beginning, from the first thing that is there.
+    """
     try:
+        content = getattr(response, "content", b"")
+        if isinstance(content, bytes) and len(content) > _MAX_QUOTED_SIZE:
+            # requests would look through the whole to find out its charset.
+            content = content.lstrip()[:_MAX_QUOTED_SIZE]
+            return _decoded(content, getattr(response, "encoding", None))
         text = getattr(response, "text", "")
         return text if isinstance(text, str) else ""  # A stand-in's.
     except ValueError:
         return cast(str, response.content.decode("utf-8", "replace"))
     except RequestException:  # With stream=True it is read only here.
         return ""
+
+
+def _decoded(content: bytes, charset: Any) -> str:
+    if isinstance(charset, str):
+        with contextlib.suppress(LookupError, ValueError):
+            return content.decode(charset, "replace")
+    return content.decode("utf-8", "replace")
 
 
 def http_error_message(r: Any, context: "Optional[str]" = None) -> str:
@@ -2507,7 +2597,7 @@ def http_error_message(r: Any, context: "Optional[str]" = None) -> str:
     return (
         f"{_request_line(r)}: API responded with {side} error "
         f"(status {status}){place}: "
-        f"{truncate_text(_redacted(_text(r), r))}"
+        f"{_quoted(_text(r), r)}"
     )
 
 
@@ -2570,7 +2660,7 @@ def try_decoding(r: Any) -> Any:
         return None
     raise PDServerError(
         f"{_request_line(r)}: the API's answer (status {_status_of(r)}) "
-        f"is not JSON: {truncate_text(_redacted(_text(r), r))}",
+        f"is not JSON: {_quoted(_text(r), r)}",
         r,
     )
 
@@ -9667,7 +9757,7 @@ def _alert_key(response: Any) -> str:
     key = unwrap(response, "dedup_key")
     if isinstance(key, str) and key:
         return key
-    got = truncate_text(_redacted(repr(key), response))
+    got = _quoted(repr(key), response)
     del key  # As in unwrap.
     raise _schema_error(response, "a str at 'dedup_key'", got)
 

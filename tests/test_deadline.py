@@ -207,6 +207,35 @@ def test_the_deadline_bounds_the_handshake_behind_a_slow_tunnel(
     clock.check()
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "body, charset",
+    [
+        (b"\\" * 8000000, "utf-8"),
+        (b"\xe9\\" * 4000000, None),
+        (b'{"errors": "' + b"\\\\" * 2000000 + b'"}', "utf-8"),
+        (b'{"errors": [' + b'"\\\\", ' * 500000 + b"1]}", "utf-8"),
+        (b'{"errors": {"a": [' + b"1," * 1000000 + b"1]}}", "utf-8"),
+        (b'{"errors": [' + b"1," * 30000000 + b"1]}", "utf-8"),
+    ],
+    ids=["text", "unknown", "JSON", "reasons", "numbers", "huge"],
+)
+def test_the_deadline_bounds_the_error_about_a_large_answer(
+    body, charset, status, server, session
+):
+    """The key is hidden in what the error shows, which takes its time."""
+    if status == 200:
+        body = body[:-1]  # No JSON.
+    kind = "application/json" + (f"; charset={charset}" if charset else "")
+    server.reply(status, body=body, headers={"Content-Type": kind})
+    response = session.get("/users/P1")
+    clock = Clock(DEADLINE)  # What came before was the network's.
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        pdpyras.try_decoding(pdpyras.successful_response(response))
+    clock.check(earliest=0)
+    assert len(str(caught.value)) < 11000
+
+
 def test_the_last_answer_is_with_what_the_deadline_ends(server, session, naps):
     session.retry[503] = 3
     server.reply(503)

@@ -25,7 +25,7 @@ import requests
 
 import pdpyras
 from tests import wire
-from tests.support import ROOT
+from tests.support import ROOT, Clock
 
 KEY = "u+Tk7/Zq9=not-a-real-key-5Xw2"
 PASSWORD = "not-a-real-word-8Rt4"
@@ -702,6 +702,14 @@ SPELLINGS = {
     "JavaScript": each(lambda c: f"\\x{ord(c):02x}"),
     "JavaScript in braces": each(lambda c: f"\\u{{{ord(c):x}}}"),
     "JavaScript in braces with zeros": each(lambda c: f"\\u{{00{ord(c):X}}}"),
+    "JavaScript in octal numbers": each(lambda c: f"\\{ord(c):o}"),
+    "JavaScript in three octal digits": each(lambda c: f"\\{ord(c):03o}"),
+    "JavaScript by itself": each(lambda c: f"\\{c}"),
+    "JavaScript by escape()": each(lambda c: f"%u{ord(c):04X}"),
+    "by number in eight digits": each(lambda c: f"\\U{ord(c):08x}"),
+    "escapes behind many others": lambda text: (
+        "\\" * 201 + each(lambda c: f"\\u{ord(c):04x}")(text)
+    ),
     "HTML": html.escape,
     "HTML twice": lambda text: html.escape(html.escape(text)),
     "HTML decimal": each(lambda c: f"&#{ord(c)};"),
@@ -748,6 +756,46 @@ def test_a_key_is_hidden_in_every_spelling(spelling, session, server, caplog):
         assert spelled not in text
         assert html.unescape(urllib.parse.unquote(spelled)) not in text
         assert "spelled-key" not in text
+
+
+@pytest.mark.parametrize("place", range(60, 121, 5))
+@pytest.mark.parametrize("spelling", ["plain", "HTML with zeros"])
+@pytest.mark.parametrize("form", ["text", "reason", "one of many reasons"])
+def test_a_key_where_a_large_answer_is_cut(
+    form, spelling, place, session, server
+):
+    session.api_key = SPELLED_KEY
+    spelled = SPELLINGS[spelling](SPELLED_KEY)
+    start, rest = "-" * place, "." * 300000
+    if form == "text":
+        body = start + spelled + rest
+        server.reply(400, body=body.encode())
+    elif form == "reason":
+        start += "-" * (100000 - 90)
+        server.reply(400, json={"errors": start + spelled + rest})
+    else:
+        reasons = ["-" * 1000] * 99 + ["-" * 910 + start + spelled + rest]
+        server.reply(400, json={"errors": [*reasons, SPELLED_KEY]})
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1")
+    error = caught.value
+    assert start[:50] in str(error)
+    for text in (str(error), error.msg, *error.errors):
+        assert spelled[:6] not in text and SPELLED_KEY[:3] not in text
+    assert sum(map(len, error.errors)) in (0, 100000)
+
+
+def test_an_error_about_a_large_answer_is_pickled_at_once(session, server):
+    body = (b"\\" * 1000000 + b" " + SPELLED_KEY.encode()) * 2
+    session.api_key = SPELLED_KEY
+    server.reply(400, body=body)
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        session.rget("users/P1")
+    clock = Clock(0.5)
+    kept = pickle.loads(pickle.dumps(caught.value)).response
+    clock.check(earliest=0)
+    hidden = b"\\" * 1000000 + b" " + pdpyras.last_4(SPELLED_KEY).encode()
+    assert kept.content == hidden * 2
 
 
 @pytest.mark.parametrize(
