@@ -2410,6 +2410,20 @@ def _masked_json(body: Any) -> Any:
     return body
 
 
+def _masked_pairs(form: Any) -> Any:
+    """A form as a list of pairs, in which a routing key is hidden."""
+    if not isinstance(form, (list, tuple)):
+        return form
+    return [
+        ("routing_key", _masked(field[1]))
+        if isinstance(field, (list, tuple))
+        and len(field) == 2
+        and field[0] == "routing_key"
+        else field
+        for field in form
+    ]
+
+
 def _masked_proxies(proxies: Any) -> Any:
     if not isinstance(proxies, abc.Mapping) or not any(
         "@" in str(url) for url in proxies.values()
@@ -2422,7 +2436,7 @@ def _masked_proxies(proxies: Any) -> Any:
 
 
 _MASKS: "Dict[str, Callable[[Any], Any]]" = {
-    "data": lambda data: _masked_json(_masked(data)),
+    "data": lambda data: _masked_pairs(_masked_json(_masked(data))),
     "headers": _masked_headers,
     "json": _masked_json,
     "proxies": _masked_proxies,
@@ -2899,12 +2913,20 @@ def _str_as_it_stands(kwargs: "Dict[str, Any]") -> "Dict[str, Any]":
     return kwargs
 
 
-def _deprecated(since: str, details: str) -> "Callable[[_Method], _Method]":
-    """Mark a function or method as deprecated, with what to use instead."""
+def _deprecated(
+    since: str, details: str, hides: bool = False
+) -> "Callable[[_Method], _Method]":
+    """Mark a function or method as deprecated, with what to use instead.
+
+    :param hides: its arguments are secrets
+    """
 
     def decorate(method: _Method) -> _Method:
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if hides:
+                args = tuple(map(_masked, args))
+                kwargs = {name: _masked(kwargs[name]) for name in kwargs}
             # What the decorator of the library does; but it is imported only
             # by those who need it, for that takes as long as this module.
             import deprecation
@@ -7772,6 +7794,8 @@ class PDSession(_FastTransport, _Transport, _Logging):
         :param overrides: arguments of the class, which win
         :raises ValueError: there is no key
         """
+        if "api_key" in overrides:
+            overrides["api_key"] = _masked(overrides["api_key"])
         arguments = cls._arguments_from(os.environ)
         for names in _ALTERNATIVE_ARGUMENTS:
             if not names.isdisjoint(overrides):
@@ -7827,7 +7851,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.trunc_key} at {self.url}>"
 
-    @_deprecated("5.0.0", "Set the attribute `api_key` instead.")
+    @_deprecated("5.0.0", "Set the attribute `api_key` instead.", hides=True)
     def set_api_key(self, api_key: str) -> None:
         """Set the key.
 

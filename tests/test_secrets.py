@@ -352,6 +352,11 @@ def form_dropped(server):
     events(server).post(ENQUEUE, data={"routing_key": KEY})
 
 
+def form_of_pairs_dropped(server):
+    server.fault("reset", "request", times=2)
+    events(server).post(ENQUEUE, data=[("a", "b"), ("routing_key", KEY)])
+
+
 def json_with_a_key_dropped(server):
     server.fault("reset", "request", times=2)
     events(server).post(ENQUEUE, json={"routing_key": KEY})
@@ -407,6 +412,30 @@ def wrong_routing_key_of_changes(server):
 
 def wrong_key_assigned(server):
     rest(server).api_key = KEY + "\n"
+
+
+def wrong_key_set(server):
+    rest(server).set_api_key(KEY + "\n")
+
+
+def wrong_key_set_by_name(server):
+    rest(server).set_api_key(api_key=KEY + "\n")
+
+
+def wrong_key_beside_the_environment(server):
+    pdpyras.APISession.from_env(api_key=KEY + "\n")
+
+
+def wrong_region_beside_the_environment(server):
+    pdpyras.APISession.from_env(api_key=KEY, region="xx")
+
+
+def wrong_outbox_beside_the_environment(server):
+    pdpyras.EventsAPISession.from_env(api_key=KEY, outbox=3)
+
+
+def wrong_url_beside_the_environment(server):
+    pdpyras.ChangeEventsAPISession.from_env(api_key=KEY, url="bog us")
 
 
 def wrong_auth_type(server):
