@@ -111,7 +111,6 @@ from requests.exceptions import (
 from requests.structures import CaseInsensitiveDict
 from requests.utils import (
     default_user_agent,
-    get_environ_proxies,
     select_proxy,
 )
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
@@ -1945,6 +1944,15 @@ def _is_on_this_machine(url: str) -> bool:
     return host in ("localhost", "::1") or (
         host.startswith("127.") and host.replace(".", "").isdigit()
     )
+
+
+def _leads_nowhere(proxy: str) -> bool:
+    """Is a proxy's URL ended by a sign in its password, within the port?
+
+    Then it is refused, and nobody reads anything.
+    """
+    user, port, rest = r"[^:/?#@\[]*", r"(?![0-9]*[/?#])[^/?#@]*", r"[/?#].*@"
+    return bool(re.match(rf"(?:[^/?#]*//)?{user}:{port}{rest}", proxy))
 
 
 def _is_other_region(origin: "_Origin", base_origin: "_Origin") -> bool:
@@ -7137,7 +7145,13 @@ class _Transport(requests.Session):
         settings = super().merge_environment_settings(
             url, proxies, stream, verify, cert
         )
-        return dict(settings, proxies=_masked_proxies(settings["proxies"]))
+        proxies = _masked_proxies(settings["proxies"])
+        if proxies:
+            self._see_proxies(str(url), proxies)
+        return dict(settings, proxies=proxies)
+
+    def _see_proxies(self, url: str, proxies: Any) -> None:
+        """Called before a request that may go by one of these proxies."""
 
     def rebuild_proxies(
         self, prepared_request: requests.PreparedRequest, proxies: Any
@@ -7763,6 +7777,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
     _parent: Any = None
     _stagger_cooldown: float = 0
     _warned_of: str = ""
+    _warned_of_proxy: str = ""
 
     def __init__(
         self,
@@ -8313,16 +8328,28 @@ class PDSession(_FastTransport, _Transport, _Logging):
         """Say once that whoever is on the way can read the key."""
         if full_url[:5].lower() != "http:" or self._warned_of == self.url:
             return
+        if not _is_on_this_machine(self.url):
+            self._say_not_encrypted()
         self._warned_of = self.url
-        proxies = get_environ_proxies(full_url) if self.trust_env else {}
-        proxy = select_proxy(full_url, {**proxies, **self.proxies})
-        places = [self.url] if proxy is None else [self.url, proxy]
-        if not all(map(_is_on_this_machine, places)):
-            _warn(
-                self.log,
-                f"{self.url} is not encrypted: anybody on the way can read "
-                "and use the API key. Set the attribute `url` to https://.",
-            )
+
+    def _see_proxies(self, url: str, proxies: Any) -> None:
+        """Say once that a proxy elsewhere can read the key."""
+        if url[:5].lower() != "http:" or self._warned_of_proxy == self.url:
+            return
+        proxy = select_proxy(url, proxies)
+        # If the API is elsewhere, that was said.
+        if not proxy or not _is_on_this_machine(self.url):
+            return
+        if not (_is_on_this_machine(proxy) or _leads_nowhere(proxy)):
+            self._say_not_encrypted()
+            self._warned_of_proxy = self.url
+
+    def _say_not_encrypted(self) -> None:
+        _warn(
+            self.log,
+            f"{self.url} is not encrypted: anybody on the way can read and "
+            "use the API key. Set the attribute `url` to https://.",
+        )
 
 
 # ---------------------------------------------------------------------------

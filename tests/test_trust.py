@@ -1300,6 +1300,67 @@ def test_loopback_by_a_proxy_that_is_elsewhere_warns(
     assert server.requests == []
 
 
+def warnings_of(call):
+    """What is said about encryption in a call that may fail."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with contextlib.suppress(pdpyras.PDClientError):
+            call()
+    return [w for w in caught if "not encrypted" in str(w.message)]
+
+
+ELSEWHERE = {"http": "http://proxy.invalid:3128"}
+
+
+def test_a_proxy_of_one_call_that_is_elsewhere_warns_once(session, naps):
+    assert not warnings_of(lambda: session.get("users"))
+    for count in (1, 0):
+        found = warnings_of(lambda: session.get("users", proxies=ELSEWHERE))
+        assert len(found) == count
+
+
+def test_a_proxy_of_one_call_beats_one_that_is_elsewhere(session, naps):
+    session.proxies = ELSEWHERE
+    here = {"http": f"http://127.0.0.1:{wire.closed_port()}"}
+    assert not warnings_of(lambda: session.get("users", proxies=here))
+
+
+def test_a_proxy_that_comes_later_warns(session, naps, monkeypatch):
+    assert not warnings_of(lambda: session.get("users"))
+    monkeypatch.setenv("http_proxy", ELSEWHERE["http"])
+    assert len(warnings_of(lambda: session.get("users"))) == 1
+    assert not warnings_of(lambda: session.get("users"))
+
+
+def test_a_proxy_of_the_environment_that_beats_the_sessions_warns(
+    session, naps, monkeypatch
+):
+    here = f"http://127.0.0.1:{wire.closed_port()}"
+    session.proxies = {"http": here}
+    monkeypatch.setenv("http_proxy", ELSEWHERE["http"])
+    assert len(warnings_of(lambda: session.get("users"))) == 1
+
+
+def test_a_proxy_of_the_environment_that_is_not_for_it_does_not_warn(
+    session, monkeypatch
+):
+    monkeypatch.setenv("http_proxy", ELSEWHERE["http"])
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert not warnings_of(lambda: session.get("users"))
+
+
+def test_a_warning_that_is_an_error_lets_nothing_through(session, server):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with wire.Proxy() as proxy:
+            proxy_url = proxy.url.replace("127.0.0.1", "0.0.0.0")
+            for _ in range(2):
+                with pytest.raises(pdpyras.PDWarning, match="not encrypted"):
+                    session.get("users", proxies={"http": proxy_url})
+            assert proxy.requests == []
+    assert server.requests == []
+
+
 def test_an_encrypted_base_does_not_warn(monkeypatch):
     with pagerduty(monkeypatch, "api.invalid") as (server, _):
         assert notices_about_http("https://api.invalid", 2, monkeypatch) == []
