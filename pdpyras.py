@@ -529,6 +529,18 @@ def _proxy_secrets(proxies: Any) -> "Collection[str]":
     return [_Secret(secret) for secret in _hideable(found)]
 
 
+def _is_sendable(url: Any, proxies: Any) -> bool:
+    """Can the header be made that tells a proxy user and password?"""
+    proxy = str(select_proxy(str(url), proxies) or "")
+    if proxy[:5].lower() == "socks":  # It is told without a header.
+        return True
+    try:
+        unquote(proxy.rpartition("@")[0]).encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _strip_proxy_credentials(
     request: requests.PreparedRequest, proxies: Any
 ) -> None:
@@ -2996,7 +3008,7 @@ def _new_deadline(seconds: Any) -> _Deadline:
     if isinstance(seconds, _Deadline):
         return seconds  # Of a call that this one is a part of.
     is_number = isinstance(seconds, (int, float)) and seconds is not True
-    if not is_number or not 0 < seconds < float("inf"):
+    if not is_number or not 0 < seconds <= sys.float_info.max:
         raise ValueError(
             f"deadline must be a positive number of seconds, or None, not "
             f"{seconds!r}."
@@ -6729,8 +6741,11 @@ class _Adapter(_OldRequests):
         """Send a request; unless it is to be streamed, read the answer.
 
         :raises RequestException: no whole answer came
-        :raises PDClientError: the answer is too large
+        :raises PDClientError: the answer is too large, or the proxy cannot be
+            told its password
         """
+        if proxies:
+            _check_proxy(request, proxies)
         options: Dict[str, Any] = {
             "stream": stream,
             "timeout": timeout,
@@ -6779,6 +6794,24 @@ def _is_simple(
         and (request.body is None or "Content-Length" in request.headers)
         and (progress is None or not progress.needs_new_connection)
     )
+
+
+def _check_proxy(request: requests.PreparedRequest, proxies: Any) -> None:
+    """See that the proxy can be told its user and password.
+
+    :raises PDClientError: it cannot
+    """
+    if not _is_sendable(request.url, proxies):
+        url = str(request.url).partition("?")[0]
+        raise PDClientError(
+            f"{request.method} {url}: the proxy "
+            f"{_proxy_in_words(request.url, proxies)} cannot be used: the "
+            "user or the password in its URL has a character outside Latin-1, "
+            "which no header can hold."
+        )
+
+
+_HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
 
 
 def _raised_in(error: BaseException) -> str:

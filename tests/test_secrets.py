@@ -1454,6 +1454,28 @@ def test_a_proxy_that_is_not_there(scheme, how, session, naps, monkeypatch):
     assert PASSWORD.encode() not in pickle.dumps(caught.value)
 
 
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("sign", ["\u20ac", "%E2%82%AC"])
+def test_a_proxys_password_that_no_header_can_hold(
+    sign, scheme, how, session, naps, monkeypatch
+):
+    if scheme == "https":
+        session.url = "https://api.invalid"
+    with Refusing() as proxy:
+        monkeypatch.setitem(globals(), "PASSWORD", sign + PASSWORD)
+        options = use_proxy(how, proxy, session, monkeypatch)
+        with pytest.raises(pdpyras.PDClientError, match="Latin-1") as caught:
+            session.post("users", data=iter([b"{}"]), **options)
+        assert proxy.requests == []
+        assert f"{proxy.url} " in str(caught.value)
+    password = PASSWORD[len(sign) :]
+    for text in said_by(caught.value):
+        assert password not in text
+    assert password.encode() not in pickle.dumps(caught.value)
+    assert naps == []
+
+
 def test_tls_spoken_to_a_plain_port_is_an_error_at_once(session, server, naps):
     server.handler = None
     server.fault("garbage", "connect")
