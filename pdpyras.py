@@ -104,7 +104,6 @@ from requests.auth import AuthBase
 from requests.cookies import RequestsCookieJar
 from requests.exceptions import (
     ChunkedEncodingError,
-    ContentDecodingError,
     InvalidURL,
     RequestException,
 )
@@ -117,6 +116,7 @@ from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    DecodeError,
     HTTPError,
     LocationValueError,
     NewConnectionError,
@@ -6095,9 +6095,10 @@ def _new_ssl_context(cert_reqs: Any) -> ssl.SSLContext:
 # Answers
 # ---------------------------------------------------------------------------
 #
-# How the head of an answer is read, and where its body ends. Private names of
-# http.client: _read_status, _check_close, _safe_read, _MAXLINE, _MAXHEADERS.
-# Where one is renamed, what rests on it is lost, and nothing else.
+# How the head of an answer is read, where its body ends, and whether that has
+# come. Private names of http.client: _read_status, _check_close, _safe_read,
+# _MAXLINE, _MAXHEADERS, and of urllib3: _decoder, _decoders. Where one is
+# renamed, what rests on it is lost, and nothing else.
 
 
 _PLAIN_HEADERS = r"([!-9;-~]+:[^\r\n]*\r\n)*"
@@ -6277,6 +6278,101 @@ _HAS_HEAD_NAMES = all(
 )
 
 
+def _whole_stream(
+    raw: HTTPResponse,
+    stream: Any,
+    progress: _Progress,
+    *args: Any,
+    **kwargs: Any,
+) -> "Generator[bytes, None, None]":
+    """The pieces of an answer, and an error behind the last if one is missing.
+
+    :raises ChunkedEncodingError: it broke off
+    """
+    try:
+        yield from stream(*args, **kwargs)
+    except DecodeError:
+        # To urllib3 an empty body is half a zstd stream.
+        if _has_body(raw, progress):
+            raise
+    except Exception as error:
+        # urllib3 does not know all errors of the libraries that it uses.
+        if type(error).__module__.partition(".")[0] in _DECODER_LIBRARIES:
+            raise ChunkedEncodingError(
+                f"The compressed answer broke off: {error}"
+            ) from error
+        raise
+    else:
+        _check_whole(raw, progress)
+
+
+class _CarefulResponse(HTTPResponse):
+    """An answer that is not read here; half of it is an error all the same."""
+
+    progress: _Progress
+
+    def stream(
+        self, amt: "Optional[int]" = 65536, decode_content: Any = None
+    ) -> "Generator[bytes, None, None]":
+        stream = super().stream
+        if not (
+            self.decode_content if decode_content is None else decode_content
+        ):
+            return stream(amt, decode_content)
+        return _whole_stream(self, stream, self.progress, amt, decode_content)
+
+
+def _check_later(raw: Any, progress: _Progress) -> None:
+    """Have an answer checked when somebody else reads it."""
+    if type(raw) is HTTPResponse:  # Else it is a stand-in's.
+        raw.__class__ = _CarefulResponse
+        cast(_CarefulResponse, raw).progress = progress
+
+
+def _end_is_missing(raw: HTTPResponse) -> Exception:
+    """The error about an answer that is shorter than it said.
+
+    urllib3 1.26 takes that for complete, where it was not told otherwise, as
+    old requests do not tell it.
+    """
+    return ChunkedEncodingError(
+        f"The answer broke off {raw.length_remaining} bytes before its end."
+    )
+
+
+def _check_whole(raw: HTTPResponse, progress: _Progress) -> None:
+    """Refuse an answer that broke off, where nothing below does.
+
+    :raises ChunkedEncodingError: it did, as far as can be seen
+    """
+    if raw.length_remaining:
+        raise _end_is_missing(raw)
+    # urllib3 takes half a compressed body for a whole one. An empty one is
+    # whole: the length, or the chunks, have said so.
+    decoder = getattr(raw, "_decoder", None)
+    if decoder is None or not _has_body(raw, progress):
+        return
+    for part in getattr(decoder, "_decoders", [decoder]):
+        if not _is_at_end(part):
+            raise ChunkedEncodingError("The compressed answer broke off.")
+
+
+def _has_body(raw: HTTPResponse, progress: _Progress) -> bool:
+    """Has anything come behind the headers?"""
+    return bool(raw.tell() or progress.has_chunk)
+
+
+def _is_at_end(decoder: Any) -> bool:
+    """Has a decoder of urllib3 seen the end of its stream?"""
+    stream = getattr(decoder, "_obj", None)
+    is_finished = getattr(stream, "is_finished", None)  # Of brotli.
+    if is_finished is not None:
+        return bool(is_finished())
+    # A gzip stream may have several parts; what is none is passed over.
+    is_passed_over = getattr(decoder, "_state", 0) == 2
+    return bool(getattr(stream, "eof", True) or is_passed_over)
+
+
 # ---------------------------------------------------------------------------
 # Old requests
 # ---------------------------------------------------------------------------
@@ -6357,9 +6453,9 @@ class _OldRequests(HTTPAdapter):
 # ---------------------------------------------------------------------------
 #
 # The adapter of requests, and what is below it: what urllib3 and http.client
-# do not do right, or do not bound. Private names of theirs: _new_conn,
-# _get_conn, _decoder and _decoders of urllib3, _tunnel of http.client. Where
-# one is renamed, what rests on it is lost, and nothing else.
+# do not do right, or do not bound. Private names of theirs: _new_conn and
+# _get_conn of urllib3, _tunnel of http.client. Where one is renamed, what
+# rests on it is lost, and nothing else.
 
 
 class _Seconds(float):
@@ -6764,8 +6860,11 @@ class _Adapter(_OldRequests):
                 response = super().send(request, **options)
             else:
                 response = self._send_old(request, **options)
-            if not stream:
+            # Of a redirect, the body is read by requests, and by nobody else.
+            if not stream or response.is_redirect:
                 _read_whole(response, progress)
+            else:
+                _check_later(response.raw, progress)
         except BaseException as error:
             progress.proxy = _proxy_in_words(request.url, proxies)
             own = _of_signal_handler(error, handled)
@@ -6811,9 +6910,6 @@ def _check_proxy(request: requests.PreparedRequest, proxies: Any) -> None:
         )
 
 
-_HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
-
-
 def _raised_in(error: BaseException) -> str:
     """The name of the module that has raised an error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -6856,35 +6952,27 @@ def _read_whole(response: Any, progress: _Progress) -> None:
     if not isinstance(raw, HTTPResponse):
         _ = response.content  # It is a stand-in's.
         return
+    stream: Any = raw.stream
+    is_encoded = "Content-Encoding" in raw.headers
     if max_size is not None:
-        if "Content-Encoding" not in raw.headers:
+        if not is_encoded:
             _check_size(response, raw.length_remaining or 0, max_size)
-        limited = partial(_limited_stream, response, raw.stream, max_size)
-        setattr(raw, "stream", limited)  # noqa: B010
+        stream = partial(_limited_stream, response, stream, max_size)
+    if is_encoded:
+        stream = partial(_whole_stream, raw, stream, progress)
+    setattr(raw, "stream", stream)  # noqa: B010
     try:
         _ = response.content
-    except ContentDecodingError:
-        if _has_body(raw, progress):
-            raise
-        # To urllib3 an empty body is half a zstd stream.
-        response._content, response._content_consumed = b"", True
-        return
-    except Exception as error:
-        # urllib3 does not know all errors of the libraries that it uses.
-        if type(error).__module__.partition(".")[0] in _DECODER_LIBRARIES:
-            raise ChunkedEncodingError(
-                f"The compressed answer broke off: {error}"
-            ) from error
-        raise
     finally:
         vars(raw).pop("stream", None)
-    _check_whole(raw, progress)
+    if raw.length_remaining and not is_encoded:
+        raise _end_is_missing(raw)
 
 
 def _limited_stream(
     response: Any, stream: Any, max_size: int, amount: int, **kwargs: Any
 ) -> "Iterator[bytes]":
-    encoding = response.headers.get("Content-Encoding")
+    encoding = response.raw.headers.get("Content-Encoding")
     if encoding and not _HAS_BOUNDED_DECODERS:
         # So little at once that, a thousand times as long after each
         # coding, it is a quarter of what is allowed.
@@ -6909,44 +6997,6 @@ def _check_size(response: Any, size: int, max_size: int) -> None:
             "bytes (max_response_size).",
             response,
         )
-
-
-def _check_whole(raw: HTTPResponse, progress: _Progress) -> None:
-    """Refuse an answer that broke off, where nothing below does.
-
-    :raises ChunkedEncodingError: it did, as far as can be seen
-    """
-    # urllib3 1.26 takes less than was announced for complete, where it was
-    # not told otherwise, as old requests do not tell it.
-    missing = raw.length_remaining
-    if missing:
-        raise ChunkedEncodingError(
-            f"The answer broke off {missing} bytes before its end."
-        )
-    # urllib3 takes half a compressed body for a whole one. An empty one is
-    # whole: the length, or the chunks, have said so.
-    decoder = getattr(raw, "_decoder", None)
-    if decoder is None or not _has_body(raw, progress):
-        return
-    for part in getattr(decoder, "_decoders", [decoder]):
-        if not _is_at_end(part):
-            raise ChunkedEncodingError("The compressed answer broke off.")
-
-
-def _has_body(raw: HTTPResponse, progress: _Progress) -> bool:
-    """Has anything come behind the headers?"""
-    return bool(raw.tell() or progress.has_chunk)
-
-
-def _is_at_end(decoder: Any) -> bool:
-    """Has a decoder of urllib3 seen the end of its stream?"""
-    stream = getattr(decoder, "_obj", None)
-    is_finished = getattr(stream, "is_finished", None)  # Of brotli.
-    if is_finished is not None:
-        return bool(is_finished())
-    # A gzip stream may have several parts; what is none is passed over.
-    is_passed_over = getattr(decoder, "_state", 0) == 2
-    return bool(getattr(stream, "eof", True) or is_passed_over)
 
 
 class _FastAdapter(_Adapter):

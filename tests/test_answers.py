@@ -562,9 +562,9 @@ def test_damage_in_a_compressed_body_is_network_trouble(
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-@pytest.mark.parametrize("hop", [0, 1])
+@pytest.mark.parametrize("hop, stream", [(0, False), (0, True), (1, False)])
 def test_half_a_compressed_body_around_a_redirect(
-    hop, coding, server, session, naps
+    hop, stream, coding, server, session, naps
 ):
     headers, body = encoded(coding)
     moved = {"Location": "/users/P1", **headers}
@@ -574,8 +574,58 @@ def test_half_a_compressed_body_around_a_redirect(
         server.reply(body=half, headers=headers)
     server.reply(302, body=body, headers=moved)
     server.reply(body=body, headers=headers)
-    assert session.get("/old").json() == incompressible()
+    answer = session.get("/old", stream=stream)
+    assert answer.json() == incompressible()
     assert naps == [3]
+
+
+#: How whoever streams an answer reads it, as one text.
+READERS = {
+    "content": lambda answer: answer.content,
+    "pieces": lambda answer: b"".join(answer.iter_content(49)),
+    "all that is there": lambda answer: b"".join(answer.iter_content(None)),
+    "lines": lambda answer: b"".join(answer.iter_lines()),
+    "raw": lambda answer: b"".join(answer.raw.stream(9, decode_content=True)),
+}
+BROKEN = (
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,
+)
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("chunks", [0, 4])
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_half_a_compressed_body_is_never_streamed_to_its_end(
+    read, coding, chunks, server, session, naps
+):
+    headers, body = encoded(coding)
+    content = json.dumps(incompressible()).encode("ascii")
+    for cut in (1, 11, len(body) // 2, len(body) - 1):
+        server.reply(body=body[:cut], headers=headers, chunks=chunks)
+        answer = session.get("/users/P1", stream=True)
+        with pytest.raises(BROKEN):
+            read(answer)
+        answer.close()
+        server.reply(body=body, headers=headers, chunks=chunks)
+        answer = session.get("/users/P1", stream=True)
+        assert read(answer) == content, cut
+    assert naps == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_stream_of_compressed_bytes_as_they_are(coding, server, session):
+    """Whoever reads them decompresses them himself, or not all of them."""
+    headers, body = encoded(coding)
+    server.reply(body=body, headers=headers, times=3)
+    with session.get("/users/P1", stream=True) as answer:
+        assert b"".join(answer.raw.stream(50)) == body
+    with session.get("/users/P1", stream=True) as answer:
+        assert answer.raw.read() == body
+    with session.get("/users/P1", stream=True) as answer:
+        assert len(next(answer.iter_content(9))) > 0
 
 
 def test_half_a_compressed_body_of_a_write(server, session, naps):
@@ -594,10 +644,11 @@ def test_an_empty_body_labelled_as_compressed_is_whole(
     chunks, status, coding, server, session, naps
 ):
     headers, _ = encoded(coding)
-    server.reply(status, headers=headers, chunks=chunks)
-    response = session.post("/users", json=BODY)
-    assert response.status_code == status and response.content == b""
-    assert len(server.requests) == 1 and naps == []
+    server.reply(status, headers=headers, chunks=chunks, times=2)
+    for stream in (False, True):
+        response = session.post("/users", json=BODY, stream=stream)
+        assert response.status_code == status and response.content == b""
+    assert len(server.requests) == 2 and naps == []
 
 
 def test_an_answer_to_head_is_whole(server, session, naps):
@@ -1454,6 +1505,23 @@ def test_max_response_size_does_not_concern_a_stream(server, session):
     server.reply(json=BODY)
     with session.get("/users", stream=True) as response:
         assert response.content == CONTENT
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_max_response_size_concerns_redirects_to_a_stream(
+    follow, server, session, naps
+):
+    """Nobody but requests reads these."""
+    session.max_response_size = 100
+    headers = {"Location": "/users/P1", "Content-Encoding": "gzip"}
+    server.reply(302, body=gzip.compress(b"x" * 101), headers=headers)
+    with pytest.raises(pdpyras.PDClientError, match="max_response_size"):
+        session.get("/old", stream=True, allow_redirects=follow)
+    server.reply(302, body=gzip.compress(b"x" * 100), headers=headers)
+    server.reply(json=BODY)
+    answer = session.get("/old", stream=True, allow_redirects=follow)
+    assert answer.content == (CONTENT if follow else b"x" * 100)
+    assert naps == []
 
 
 def test_max_response_size_holds_for_events_pages_and_redirects(
