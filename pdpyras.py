@@ -57,6 +57,7 @@ import traceback
 import unicodedata
 import warnings
 import weakref
+import zlib
 from collections import abc, deque
 from copy import copy, deepcopy
 from datetime import date, datetime, timedelta, timezone
@@ -6278,6 +6279,21 @@ _HAS_HEAD_NAMES = all(
 )
 
 
+def _read_codings(raw: HTTPResponse) -> None:
+    """Leave out codings that say nothing (RFC 9110, 5.6.1 and 12.5.3).
+
+    urllib3 takes them for deflate.
+    """
+    codings = raw.headers.get("Content-Encoding")
+    if codings and "," in codings:
+        names = [name.strip() for name in codings.split(",")]
+        names = [name for name in names if name.lower() not in _NO_CODINGS]
+        raw.headers["Content-Encoding"] = ", ".join(names) or "identity"
+
+
+_NO_CODINGS = ("", "identity")
+
+
 def _whole_stream(
     raw: HTTPResponse,
     stream: Any,
@@ -6289,11 +6305,14 @@ def _whole_stream(
 
     :raises ChunkedEncodingError: it broke off
     """
+    _read_codings(raw)
     try:
-        yield from stream(*args, **kwargs)
+        for piece in stream(*args, **kwargs):
+            _begin_member(getattr(raw, "_decoder", None))
+            yield piece
     except DecodeError:
         # To urllib3 an empty body is half a zstd stream.
-        if _has_body(raw, progress):
+        if not _is_empty(raw, progress):
             raise
     except Exception as error:
         # urllib3 does not know all errors of the libraries that it uses.
@@ -6304,6 +6323,17 @@ def _whole_stream(
         raise
     else:
         _check_whole(raw, progress)
+
+
+def _begin_member(decoder: Any) -> None:
+    """Let urllib3 go on with the next member of a gzip stream.
+
+    If it has given out all of a member, and no more was asked for, it goes on
+    with the decoder that is at its end, and loses the rest.
+    """
+    if getattr(decoder, "_unconsumed_tail", b"") and decoder._obj.eof:
+        decoder._obj = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        decoder._state = 1
 
 
 class _CarefulResponse(HTTPResponse):
@@ -6362,15 +6392,40 @@ def _has_body(raw: HTTPResponse, progress: _Progress) -> bool:
     return bool(raw.tell() or progress.has_chunk)
 
 
+def _is_empty(raw: HTTPResponse, progress: _Progress) -> bool:
+    """Has an answer, which cannot be decompressed, no body at all?"""
+    if _has_body(raw, progress):
+        return False
+    if getattr(raw, "_decoder", raw) is not None:
+        return True
+    # There are so many codings that urllib3 has read nothing.
+    raw.headers["Content-Encoding"] = "identity"
+    return not any(HTTPResponse.stream(raw, 1, decode_content=False))
+
+
 def _is_at_end(decoder: Any) -> bool:
     """Has a decoder of urllib3 seen the end of its stream?"""
     stream = getattr(decoder, "_obj", None)
     is_finished = getattr(stream, "is_finished", None)  # Of brotli.
     if is_finished is not None:
         return bool(is_finished())
-    # A gzip stream may have several parts; what is none is passed over.
-    is_passed_over = getattr(decoder, "_state", 0) == 2
-    return bool(getattr(stream, "eof", True) or is_passed_over)
+    if getattr(stream, "eof", True):
+        return True
+    # A gzip stream may have several parts; what is none is passed over. Of a
+    # single byte urllib3 does not know that yet.
+    state = getattr(decoder, "_state", 0)
+    return state == 2 or (state == 1 and not _can_go_on(stream))
+
+
+def _can_go_on(stream: Any) -> bool:
+    """Is there any byte that may follow what zlib has decompressed?"""
+    for number in range(256):
+        try:
+            stream.copy().decompress(bytes([number]))
+        except zlib.error:
+            continue
+        return True
+    return False
 
 
 # ---------------------------------------------------------------------------
@@ -6853,6 +6908,7 @@ class _Adapter(_OldRequests):
             _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request) or _Progress()  # Prepared by hand.
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
+        progress.has_chunk = False  # Of the answer that redirects here.
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:

@@ -651,6 +651,109 @@ def test_an_empty_body_labelled_as_compressed_is_whole(
     assert len(server.requests) == 2 and naps == []
 
 
+def test_an_empty_answer_behind_a_redirect_with_a_body(server, session, naps):
+    moved = {"Location": "/users/P1"}
+    server.reply(302, body=b"elsewhere", headers=moved, chunks=2)
+    server.reply(headers={"Content-Encoding": "gzip"})
+    assert session.get("/old").content == b""
+    assert len(server.requests) == 2 and naps == []
+
+
+#: What may follow a gzip stream, as other clients see it, too.
+HARMLESS_ENDS = [b"\n", b"\0", b"\x8b", b"\r\n", b"\0" * 20, b"garbage"]
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("chunks", [0, 4])
+@pytest.mark.parametrize("end", HARMLESS_ENDS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_harmless_end_of_a_gzip_stream_repeats_no_write(
+    stream, end, chunks, server, session, naps
+):
+    body = gzip.compress(CONTENT) + end
+    headers = {"Content-Encoding": "gzip"}
+    server.reply(201, body=body, headers=headers, chunks=chunks)
+    answer = session.post("/users", json=BODY, stream=stream)
+    assert answer.json() == BODY
+    assert len(server.requests) == 1 and naps == []
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("chunks", [0, 4])
+@pytest.mark.parametrize("sizes", [(10240, 9), (20480, 9), (10240, 10240, 9)])
+def test_a_member_of_a_gzip_stream_that_fills_a_piece(
+    sizes, chunks, server, session, naps
+):
+    """Behind it, urllib3 2.6 and later lost the others, or doubled them."""
+    content = b"".join(b"%d" % (n % 10) * n for n in sizes)
+    body = b"".join(gzip.compress(b"%d" % (n % 10) * n) for n in sizes)
+    headers = {"Content-Encoding": "gzip"}
+    server.reply(body=body, headers=headers, chunks=chunks, times=2)
+    assert session.get("/users").content == content
+    with session.get("/users", stream=True) as answer:
+        assert b"".join(answer.iter_content(1024)) == content
+
+
+def test_half_a_second_member_of_any_length(server, session, naps):
+    """Any of which may go on; only what cannot is no member."""
+    first, second = gzip.compress(CONTENT), gzip.compress(b" " * 3)
+    headers = {"Content-Encoding": "gzip"}
+    for cut in range(1, len(second)):
+        server.reply(body=first + second[:cut], headers=headers)
+        server.reply(body=first + second, headers=headers)
+        assert session.get("/users/P1").json() == BODY, cut
+    assert naps == [3] * (len(second) - 1)
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("gzip,", ",gzip", "gzip, ", ", ,gzip", "gzip, identity"),
+        *("identity,GZIP", "Identity, gzip,,"),
+    ],
+)
+def test_codings_that_say_nothing_repeat_no_write(
+    value, server, session, naps
+):
+    headers = {"Content-Encoding": value}
+    server.reply(201, body=gzip.compress(CONTENT), headers=headers, times=2)
+    server.reply(201, body=gzip.compress(CONTENT)[:-9], headers=headers)
+    assert session.post("/users", json=BODY).json() == BODY
+    assert session.post("/users", json=BODY, stream=True).json() == BODY
+    assert len(server.requests) == 2 and naps == []
+    with pytest.raises(BROKEN):
+        _ = session.post("/users", json=BODY, stream=True).content
+
+
+@pytest.mark.parametrize("value", [",", "identity, ", "identity,identity"])
+def test_no_codings_that_are_named(value, server, session, naps):
+    server.reply(body=CONTENT, headers={"Content-Encoding": value})
+    assert session.get("/users").json() == BODY
+    assert naps == []
+
+
+@pytest.mark.parametrize("chunks", [0, 2])
+@pytest.mark.parametrize("stream", [False, True])
+def test_more_codings_than_urllib3_undoes(
+    stream, chunks, server, session, naps
+):
+    """What it refuses is not an answer without a body."""
+    session.max_network_attempts = 0
+    body = CONTENT
+    for _ in range(6):
+        body = gzip.compress(body)
+    headers = {"Content-Encoding": ", ".join(["gzip"] * 6)}
+    server.reply(body=body, headers=headers, chunks=chunks)
+    try:
+        answer = session.get("/users", stream=stream)
+        assert answer.json() == BODY  # Old urllib3 undoes any number.
+    except (pdpyras.PDClientError, requests.exceptions.RequestException) as e:
+        assert "Too many content encodings" in str(e)
+    server.reply(headers=headers, chunks=chunks)
+    assert session.get("/users", stream=stream).content == b""
+
+
 def test_an_answer_to_head_is_whole(server, session, naps):
     session.permitted_methods = ("HEAD", "GET")
     for options in ({"gzip": True}, {"chunks": 3}, {}):

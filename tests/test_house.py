@@ -261,6 +261,8 @@ def test_one_rget_goes_straight_through_the_sections(server, session):
         (requests.PreparedRequest(), "_body_position"),
         (urllib3.HTTPResponse(b""), "_original_response"),
         (urllib3.HTTPResponse(b""), "_decoder"),
+        (urllib3.response.GzipDecoder(), "_obj"),
+        (urllib3.response.GzipDecoder(), "_state"),
         (urllib3.HTTPConnectionPool, "_get_conn"),
         (urllib3.connection.HTTPConnection, "_new_conn"),
         (http.client, "_MAXHEADERS"),
