@@ -6264,6 +6264,10 @@ class _Answer(http.client.HTTPResponse):
             raise http.client.IncompleteRead(b"")
         return int(same.group(1))
 
+    def note_chunks(self, progress: _Progress) -> None:
+        """Note in this progress whether a chunk has come."""
+        self._progress = progress
+
     def _safe_read(self, amt: int) -> bytes:
         # urllib3 reads the chunks of a body by this.
         if amt < 0:  # int() reads that, but no chunk has so many bytes.
@@ -6352,11 +6356,17 @@ class _CarefulResponse(HTTPResponse):
         return _whole_stream(self, stream, self.progress, amt, decode_content)
 
 
-def _check_later(raw: Any, progress: _Progress) -> None:
+def _check_later(raw: Any, progress: "Optional[_Progress]" = None) -> None:
     """Have an answer checked when somebody else reads it."""
-    if type(raw) is HTTPResponse:  # Else it is a stand-in's.
-        raw.__class__ = _CarefulResponse
-        cast(_CarefulResponse, raw).progress = progress
+    if type(raw) is not HTTPResponse:  # It is a stand-in's.
+        return
+    if progress is None:
+        progress = _Progress()
+        original = getattr(raw, "_original_response", None)
+        if isinstance(original, _Answer):
+            original.note_chunks(progress)
+    raw.__class__ = _CarefulResponse
+    cast(_CarefulResponse, raw).progress = progress
 
 
 def _end_is_missing(raw: HTTPResponse) -> Exception:
@@ -6762,7 +6772,10 @@ class _CarefulPool:
             if headers.get("Content-Length") == _NO_LENGTH:
                 del kwargs["headers"]["Content-Length"]
                 kwargs["chunked"] = True
-        return super().urlopen(*args, **kwargs)  # type: ignore[misc]
+        answer = super().urlopen(*args, **kwargs)  # type: ignore[misc]
+        if not isinstance(kwargs.get("timeout"), _AttemptTimeout):
+            _check_later(answer)  # An adapter of somebody else's reads it.
+        return answer
 
     def _get_conn(self, timeout: Any = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]

@@ -11,6 +11,7 @@ No test here measures speed: that is for the benchmark (``test_bench.py``).
 
 import copy
 import gc
+import gzip
 import json
 import pickle
 import ssl
@@ -376,6 +377,27 @@ def test_answers_by_a_mounted_adapter_are_not_mixed_up(
     server.reply(raw=head + b"{")
     assert session.rget("/users/P4") == "/users/P4"
     assert naps == [3]
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("chunks", [0, 3])
+def test_half_a_gzip_stream_by_an_adapter_of_ones_own(
+    chunks, plain, server, naps
+):
+    plain.mount("http://", OwnSettings())
+    whole = gzip.compress(b'{"user": {"id": "P1"}}')
+    headers = {"Content-Encoding": "gzip"}
+    for cut in (1, len(whole) // 2, len(whole) - 1):
+        server.reply(body=whole[:cut], headers=headers, chunks=chunks)
+    server.reply(body=whole, headers=headers, chunks=chunks)
+    assert plain.rget("/users/P1") == {"id": "P1"}
+    assert naps == [3, 6, 12]
+    server.reply(201, headers=headers, chunks=chunks)
+    assert plain.post("/users", json={}).content == b""
+    server.reply(body=whole[:-1], headers=headers, chunks=chunks)
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        _ = plain.get("/users/P1", stream=True).content
+    assert len(naps) == 3
 
 
 @needs_fork
