@@ -6158,7 +6158,12 @@ class _WholeLines:
         return getattr(self._stream, name)
 
     def readline(self, limit: int = -1) -> bytes:
-        line: bytes = self._stream.readline(limit)
+        # urllib3 1.26 takes the size of a chunk, and what is behind the last
+        # one, however long a line is.
+        longest = getattr(http.client, "_MAXLINE", 65536)
+        line: bytes = self._stream.readline(limit if limit >= 0 else longest)
+        if limit < 0 and len(line) == longest:
+            raise http.client.LineTooLong("line of a chunked body")
         if line and line[-1:] != b"\n" and len(line) != limit:
             raise http.client.IncompleteRead(line)
         return line
@@ -7045,8 +7050,13 @@ def _limited_stream(
     if encoding and not _HAS_BOUNDED_DECODERS:
         # So little at once that, a thousand times as long after each
         # coding, it is a quarter of what is allowed.
-        codings = encoding.count(",") + 1
-        amount = max(min(amount, max_size // 4 // 1000**codings), 1)
+        codings = [name.strip() for name in encoding.lower().split(",")]
+        amount = max(min(amount, max_size // 4 // 1000 ** len(codings)), 1)
+        if not _UNBOUNDED_CODINGS.isdisjoint(codings):
+            # In so few bytes, no more than one block of brotli ends, and each
+            # has 16 MiB at most.
+            amount = min(amount, 8)
+            _bound_decoders(response, max_size, amount)
     size = 0
     for piece in stream(amount, **kwargs):
         size += len(piece)
@@ -7056,6 +7066,32 @@ def _limited_stream(
 
 # urllib3 2.6 and later decompresses no more at once than was asked for.
 _HAS_BOUNDED_DECODERS = hasattr(GzipDecoder, "has_unconsumed_tail")
+
+# Of others, these codings are not asked for: a few bytes may hold any number.
+_UNBOUNDED_CODINGS = frozenset(() if _HAS_BOUNDED_DECODERS else ("br", "zstd"))
+
+
+def _bound_decoders(response: Any, max_size: int, step: int) -> None:
+    """Let each of several codings stop when it gives the next one too much."""
+    response.raw._init_decoder()
+    for decoder in getattr(response.raw._decoder, "_decoders", ()):
+        decoder.decompress = partial(
+            _decompress_in_steps, decoder.decompress, response, max_size, step
+        )
+
+
+def _decompress_in_steps(
+    decompress: Any, response: Any, max_size: int, step: int, data: bytes
+) -> bytes:
+    pieces = []
+    size = 0
+    for start in range(0, len(data), step):
+        pieces.append(decompress(data[start : start + step]))
+        size += len(pieces[-1])
+        # What is packed twice may be larger in between.
+        if size > max_size + _READ_SIZE:
+            _check_size(response, size, max_size)
+    return b"".join(pieces)
 
 
 def _check_size(response: Any, size: int, max_size: int) -> None:
@@ -7227,6 +7263,8 @@ class _Transport(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        if _UNBOUNDED_CODINGS:
+            self.headers["Accept-Encoding"] = "gzip, deflate"
         self.mount("https://", self._adapter_class())
         self.mount("http://", self._adapter_class())
 

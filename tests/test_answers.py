@@ -1521,6 +1521,15 @@ def bomb(size):
     return b"".join(pieces) + packer.flush()
 
 
+def brotli_zeros(size):
+    """The same, a few bytes for each block of 16 MiB."""
+    brotli(b"")  # It skips the test where that cannot be.
+    packer = sys.modules["brotli"].Compressor(quality=5)
+    zeros = bytes(1_000_000)
+    pieces = [packer.process(zeros) for _ in range(size // 1_000_000)]
+    return b"".join(pieces) + packer.finish()
+
+
 @pytest.mark.oldest
 @pytest.mark.parametrize("chunks", [0, 5])
 @pytest.mark.parametrize("limit", [1_000_000, 20_000_000])
@@ -1541,6 +1550,72 @@ def test_a_bomb_costs_no_more_memory_than_max_response_size(
         tracemalloc.stop()
     assert peak < 1.5 * limit + 2_000_000
     assert len(server.requests) == 1 and naps == []
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize(
+    "coding, size, limit",
+    [
+        ("br", 200_000_000, 1_000_000),
+        ("gzip, br", 200_000_000, 1_000_000),
+        ("br, gzip", 1_000_000_000, 64_000_000),
+    ],
+)
+def test_a_bomb_of_brotli_costs_few_blocks_of_it(
+    coding, size, limit, server, session, naps
+):
+    """A block has 16 MiB, however little is read."""
+    body = bomb(size) if coding == "gzip, br" else brotli_zeros(size)
+    if coding == "gzip, br":
+        body = brotli(body)
+    elif coding == "br, gzip":
+        body = gzip.compress(body)
+    server.reply(body=body, headers={"Content-Encoding": coding})
+    session.max_response_size = limit
+    tracemalloc.start()
+    try:
+        with pytest.raises(pdpyras.PDClientError, match="max_response_size"):
+            session.get("/users/P1")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * limit + 3 * 2**24
+    assert len(server.requests) == 1 and naps == []
+
+
+@pytest.mark.oldest
+def test_no_coding_is_asked_for_that_cannot_be_bounded(server, session):
+    """Unless the caller does."""
+    is_bounded = hasattr(urllib3.response.GzipDecoder, "has_unconsumed_tail")
+    for name in ("br", "zstd"):
+        session.get("/users")
+        codings = server.requests[-1].headers["Accept-Encoding"]
+        assert "gzip" in codings and "deflate" in codings
+        asked = name in codings
+        assert asked == (is_bounded and name in ACCEPT_ENCODING)
+        session.get("/users", headers={"Accept-Encoding": name})
+        assert server.requests[-1].headers["Accept-Encoding"] == name
+    session.headers["Accept-Encoding"] = "br"
+    session.get("/users")
+    assert server.requests[-1].headers["Accept-Encoding"] == "br"
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize(
+    "chunked",
+    [
+        (b"2;" + b"a" * 1_000_000, b"\r\n{}\r\n0\r\n\r\n"),
+        (b"2\r\n{}\r\n0\r\nX: " + b"a" * 1_000_000, b"\r\n\r\n"),
+        (b"0" * 1_000_000, b"2\r\n{}\r\n0\r\n\r\n"),
+    ],
+    ids=["extension", "trailer", "zeros"],
+)
+def test_a_line_of_a_chunked_body_has_a_limit(chunked, server, session, naps):
+    session.max_network_attempts = 0
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.reply(raw=head + b"".join(chunked))
+    with pytest.raises(pdpyras.PDClientError, match="(?i)more than|exceeded"):
+        session.get("/users/P1")
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,7 @@ def test_one_rget_goes_straight_through_the_sections(server, session):
         (requests.PreparedRequest(), "_body_position"),
         (urllib3.HTTPResponse(b""), "_original_response"),
         (urllib3.HTTPResponse(b""), "_decoder"),
+        (urllib3.HTTPResponse(b""), "_init_decoder"),
         (urllib3.response.GzipDecoder(), "_obj"),
         (urllib3.response.GzipDecoder(), "_state"),
         (urllib3.HTTPConnectionPool, "_get_conn"),
@@ -282,8 +283,8 @@ def test_private_names_of_others_are_still_there(owner, name):
 def test_private_names_of_others_stand_in_the_transport():
     theirs = re.compile(
         r"\.(_encode_params|_cookies|_body_position|_original_response"
-        r"|_decoder|_decoders|_get_conn|_new_conn|_safe_read|_store|_tunnel"
-        r"|_check_close|_read_status)\b"
+        r"|_decoder|_decoders|_init_decoder|_get_conn|_new_conn|_safe_read"
+        r"|_store|_tunnel|_check_close|_read_status)\b"
     )
     places = {
         section_of(number)
