@@ -101,7 +101,7 @@ from urllib.parse import (
 import requests
 from requests import Response
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
+from requests.auth import AuthBase, HTTPDigestAuth
 from requests.cookies import RequestsCookieJar
 from requests.exceptions import (
     ChunkedEncodingError,
@@ -3267,6 +3267,7 @@ class _Progress:
     :ivar has_chunk: a part of a chunked body has come
     :ivar proxy: by which it goes and where that is set, in words
     :ivar proxy_secrets: passwords of proxies, which a proxy's answer may quote
+    :ivar is_in_hook: a hook is called, which may send a request itself
     :ivar hook_error: what a hook of the caller has raised
     :ivar signal_error: what a signal handler has raised
     :ivar key: of the session, which may be anywhere in the request
@@ -3284,6 +3285,7 @@ class _Progress:
     proxy = ""
     proxy_secrets: "Collection[str]" = ()
     key = ""
+    is_in_hook = False
     hook_error: "Optional[BaseException]" = None
     signal_error: "Optional[BaseException]" = None
     leave: "Optional[Callable[[Any], None]]" = None
@@ -7013,7 +7015,17 @@ def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
 
 
 def _progress_of(request: Any) -> "Optional[_Progress]":
-    return getattr(request, "_pdpyras_progress", None)
+    progress = getattr(request, "_pdpyras_progress", None)
+    if progress is None:
+        # A hook sends a copy, such as that of digest authentication. It has
+        # the same hooks.
+        hooks = (getattr(request, "hooks", None) or {}).get("response")
+        for hook in hooks if isinstance(hooks, list) else ():
+            options = hook.keywords if isinstance(hook, partial) else {}
+            attempt = options.get("progress")
+            if isinstance(attempt, _Progress) and attempt.is_in_hook:
+                return attempt
+    return progress
 
 
 def _read_whole(response: Any, progress: _Progress) -> None:
@@ -7451,18 +7463,26 @@ def _note_progress(
     hooks = prepared.hooks.get("response")
     if hooks:
         prepared.hooks["response"] = [
-            partial(_call_hook, hook, progress) for hook in hooks
+            partial(_call_hook, hook, progress=progress) for hook in hooks
         ]
 
 
 def _call_hook(
-    hook: "Callable[..., Any]", progress: _Progress, *args: Any, **kwargs: Any
+    hook: "Callable[..., Any]",
+    *args: Any,
+    progress: _Progress,
+    **kwargs: Any,
 ) -> Any:
+    progress.is_in_hook = True
     try:
         return hook(*args, **kwargs)
     except BaseException as error:
-        progress.hook_error = error
+        # Digest authentication sends the request again, for the caller.
+        if not isinstance(getattr(hook, "__self__", None), HTTPDigestAuth):
+            progress.hook_error = error
         raise
+    finally:
+        progress.is_in_hook = False
 
 
 # The names of requests that _FastTransport uses although they are private.

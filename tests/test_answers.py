@@ -328,6 +328,45 @@ def test_what_a_hook_raises_behind_a_redirect_repeats_nothing(
     assert len(server.requests) == 2 and naps == []
 
 
+def digest():
+    return requests.auth.HTTPDigestAuth("user", "password")
+
+
+def ask_for_digest(server):
+    value = 'Digest realm="r", nonce="n", qop="auth"'
+    server.reply(401, headers={"WWW-Authenticate": value})
+
+
+def test_half_an_answer_to_digest_authentication(server, session, naps):
+    """Its second request is sent by a hook, but not by one of the caller's."""
+    seen = []
+    options = {"hooks": {"response": lambda r, **kwargs: seen.append(r)}}
+    ask_for_digest(server)
+    server.fault("truncate", "body", answer=wire.Answer(json=BODY))
+    server.reply(201, json=BODY)
+    auth = digest()
+    assert session.post("/users", auth=auth, json={}, **options).ok
+    assert [r.headers["Authorization"][:6] for r in server.requests[1:]] == [
+        *("Digest", "Digest")
+    ]
+    assert [answer.status_code for answer in seen] == [201]
+    assert naps == [3]
+    session.retry_ambiguous_writes = False
+    ask_for_digest(server)
+    server.fault("truncate", "body", answer=wire.Answer(json=BODY))
+    with pytest.raises(pdpyras.PDClientError, match="may or may not"):
+        session.post("/users", auth=digest(), json={})
+    assert naps == [3]
+
+
+def test_max_response_size_holds_for_digest_authentication(server, session):
+    session.max_response_size = 100
+    ask_for_digest(server)
+    server.reply(json=BODY)
+    with pytest.raises(pdpyras.PDClientError, match="max_response_size"):
+        session.get("/users", auth=digest())
+
+
 def test_a_protocol_that_nobody_asked_for_is_network_trouble(
     server, session, naps
 ):

@@ -18,6 +18,7 @@ import threading
 import warnings
 
 import pytest
+import requests
 import urllib3
 
 import pdpyras
@@ -96,6 +97,20 @@ def test_the_deadline_bounds_a_body_that_drips(
     server.fault("drip", "body", at=at, answer=answer)
     with pytest.raises(pdpyras.PDDeadlineError):
         session.get("/users/P1", deadline=DEADLINE)
+    clock.check()
+
+
+def test_the_deadline_bounds_digest_authentication(server, session, clock):
+    """Which sends a request by itself, when it has been asked to."""
+    digest = 'Digest realm="r", nonce="n", qop="auth"'
+    server.reply(401, headers={"WWW-Authenticate": digest})
+    server.fault("drip", "body", at=10, answer=wire.Answer(json=BODY))
+    with pytest.raises(pdpyras.PDDeadlineError):
+        session.get(
+            "/users/P1",
+            auth=requests.auth.HTTPDigestAuth("user", "password"),
+            deadline=DEADLINE,
+        )
     clock.check()
 
 
