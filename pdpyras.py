@@ -6928,7 +6928,6 @@ class _Adapter(_OldRequests):
             _strip_proxy_credentials(request, proxies)
         progress = _progress_of(request) or _Progress()  # Prepared by hand.
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
-        progress.has_chunk = False  # Of the answer that redirects here.
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:
