@@ -99,6 +99,7 @@ class Request:
         )
         self.headers = http.client.parse_headers(io.BytesIO(rest))
         self.body = b""
+        self.is_whole = True  # False: the stream ended within the body.
         self.connection = connection
 
     @property
@@ -279,10 +280,15 @@ class Link:
     def body(self, request: Request) -> bytes:
         """The body of ``request``."""
         if "chunked" not in request.headers.get("Transfer-Encoding", ""):
-            return self.take(int(request.headers.get("Content-Length", 0)))
+            size = int(request.headers.get("Content-Length", 0))
+            body = self.take(size)
+            request.is_whole = len(body) == size
+            return body
         body = b""
         while True:
-            size = int(self.until(b"\r\n") or b"0", 16)
+            line = self.until(b"\r\n")
+            request.is_whole = bool(line)
+            size = int(line or b"0", 16)
             body += self.take(size + 2)[:size]
             if not size:
                 return body
