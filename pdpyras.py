@@ -3169,6 +3169,297 @@ def _headers_to_look(headers: Any) -> "Dict[str, Any]":
 
 
 # ---------------------------------------------------------------------------
+# Bodies
+# ---------------------------------------------------------------------------
+#
+# What is announced of the body of a request, how it is read, and whether it
+# can be read once more. A body of JSON is bytes, and needs nothing of this.
+
+
+def _as_bytes(body: Any, endpoint: str) -> Any:
+    """A body as bytes, if it is all there; others as they are.
+
+    Of those, ``len()`` would be announced, which may count characters, parts
+    or numbers.
+
+    :param endpoint: for messages
+    :raises PDClientError: a part of it is no bytes
+    """
+    if isinstance(body, (bytes, list, tuple, abc.Mapping)):
+        return body  # Of all but bytes, requests makes a form.
+    if isinstance(getattr(body, "file", body), io.TextIOBase):
+        body = body.read()  # Those of tempfile have it in a wrapper.
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if hasattr(body, "read") or hasattr(body, "__next__"):
+        return body
+    try:
+        return memoryview(body).tobytes()
+    except TypeError:
+        if not isinstance(body, abc.Collection):
+            return body
+    try:
+        return b"".join(map(_piece, body))
+    except (TypeError, UnicodeError) as error:
+        raise _unsendable(endpoint, error) from error
+
+
+def _piece(part: Any) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, str):
+        return part.encode("utf-8")
+    return memoryview(part).tobytes()  # Its len() may count numbers.
+
+
+def _unsendable(endpoint: str, error: Exception) -> PDClientError:
+    endpoint = endpoint.partition("?")[0]
+    return PDClientError(
+        f"{endpoint}: the body cannot be sent; it must be str, bytes, an open "
+        f"file, or an iterable of bytes. {type(error).__name__}: {error}"
+    )
+
+
+def _frame(request: requests.PreparedRequest) -> None:
+    """Announce of a body what is true, whatever was announced by hand.
+
+    With two announcements that differ, a part of it could count as the whole,
+    and the rest as the next request (RFC 9112, 6.1).
+    """
+    body, headers = request.body, request.headers
+    if body is None:
+        _frame_nothing(request)
+        return
+    if not isinstance(body, str) or len(body) != len(body.encode("utf-8")):
+        endpoint = f"{request.method} {request.url}"
+        body = request.body = _as_bytes(body, endpoint)
+    length = _length(body, headers)
+    headers.pop("Transfer-Encoding", None)
+    if length is None:
+        headers.pop("Content-Length", None)
+        headers["Transfer-Encoding"] = "chunked"
+    else:
+        headers["Content-Length"] = str(length)
+
+
+def _frame_nothing(request: requests.PreparedRequest) -> None:
+    headers = request.headers
+    headers.pop("Transfer-Encoding", None)
+    if request.method in ("GET", "HEAD"):
+        headers.pop("Content-Length", None)
+    elif _as_str(headers.get("Content-Length", "")).strip("0"):
+        headers["Content-Length"] = "0"
+
+
+def _length(body: Any, headers: "Mapping[str, Any]") -> Any:
+    """The bytes of a body; None: as many as come."""
+    if isinstance(body, (str, bytes)):
+        return len(body)
+    if not hasattr(body, "read"):
+        return None
+    announced = headers.get("Content-Length")
+    if announced is not None and "Transfer-Encoding" in headers:
+        # One is of requests, which has found the length, or has not.
+        return requests.utils.super_len(body) or None  # type: ignore
+    return announced
+
+
+class _Pieces:
+    """A body in pieces of bytes, together as many as were announced.
+
+    So every urllib3 reads each body in the same way, and sends neither more
+    than the server takes for this request, nor less.
+
+    :param endpoint: for messages
+    :param headers: of the request
+    :param progress: of the attempt, or None
+    """
+
+    def __init__(
+        self, body: Any, endpoint: str, headers: Any, progress: Any
+    ) -> None:
+        self._body, self._endpoint = body, endpoint.partition("?")[0]
+        self._progress = progress
+        self._announced: Optional[int] = None
+        for name, value in headers.items():
+            if _as_str(name).lower() == "content-length":
+                self._announced = int(value)
+
+    def __iter__(self) -> "Iterator[bytes]":
+        sent, announced = 0, self._announced
+        for part in self._parts():
+            try:
+                piece = _piece(part)
+            except (TypeError, UnicodeError) as error:
+                raise _unsendable(self._endpoint, error) from error
+            sent += len(piece)
+            if announced is not None and sent > announced:
+                raise self._broken_off("is longer than")
+            if piece:  # One without bytes would end a chunked body.
+                yield piece
+        if announced is not None and sent < announced:
+            raise self._broken_off(f"ended after {sent} of")
+
+    def _parts(self) -> "Iterator[Any]":
+        """Read the body, however that is done.
+
+        :raises PDClientError: it cannot be read, or not once more
+        """
+        try:
+            if hasattr(self._body, "read"):
+                block = self._body.read(_READ_SIZE)
+                while block:
+                    yield block
+                    block = self._body.read(_READ_SIZE)
+            else:
+                yield from self._iterator()
+        except ConnectionError as error:
+            # urllib3 would take it for one of its own, and pass over it.
+            raise PDClientError(
+                f"{self._endpoint}: the body cannot be read. "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _iterator(self) -> "Iterator[Any]":
+        progress = self._progress
+        try:
+            iterator: Iterator[Any] = iter(self._body)
+        except TypeError as error:
+            raise _unsendable(self._endpoint, error) from error
+        if progress is not None:
+            count = _count(iterator)
+            if progress.has_read and (
+                count is None or count != progress.parts
+            ):
+                raise PDClientError(
+                    f"{self._endpoint}: the body was an iterator, which cannot"
+                    " be sent again; pass bytes or an open file instead."
+                )
+            progress.has_read, progress.parts = True, count
+        return iterator
+
+    def _broken_off(self, problem: str) -> PDClientError:
+        return PDClientError(
+            f"{self._endpoint}: the body {problem} the {self._announced} bytes"
+            " that were announced for it, as that of a file that changes "
+            "while it is sent. The request was broken off, so that no part of "
+            "the body counts as the whole."
+        )
+
+
+def _count(iterator: Any) -> Any:
+    """The parts that an iterator will give; None: it does not know.
+
+    One of a list or of another container knows; a generator does not.
+    """
+    hint = getattr(iterator, "__length_hint__", None)
+    return None if hint is None else hint()
+
+
+def _begins_anew(body: Any, progress: "_Progress") -> bool:
+    """Will iterating over it give all the parts that it gave before?"""
+    parts = progress.parts
+    return parts is not None and _count(iter(body)) == parts
+
+
+def _is_stream(body: Any) -> bool:
+    """Can it be read only once, as far as its type tells?
+
+    What merely can be iterated over may have a generator that it passes on.
+    """
+    if hasattr(body, "__next__") or hasattr(body, "read"):
+        return True
+    return hasattr(body, "__iter__") and not isinstance(body, abc.Collection)
+
+
+def _is_used_up(request: Any, body: Any) -> bool:
+    """Is nothing left of a body that was sent once?
+
+    Not if requests has noted where it began, and so will go back there.
+    """
+    if not _is_stream(body):
+        return False
+    if hasattr(body, "__next__") or hasattr(body, "read"):
+        position = getattr(request, "_body_position", None)
+        return not isinstance(position, int)
+    progress = getattr(request, "_pdpyras_progress", None)
+    return progress is None or not _begins_anew(body, progress)
+
+
+def _with_lists(form: Any) -> Any:
+    """A form whose fields can be sent again, though some were iterators."""
+    fields = list(form.items()) if isinstance(form, abc.Mapping) else form
+    if isinstance(fields, (list, tuple)):
+        with contextlib.suppress(TypeError, ValueError):  # It is no form.
+            if any(_is_iterator(value) for _, value in fields):
+                return _as_lists(list(fields))
+    return form
+
+
+def _is_iterator(value: Any) -> bool:
+    # What can be read only is a text to requests.
+    return hasattr(value, "__iter__") and _is_stream(value)
+
+
+class _Body:
+    """The body of a request, to be sent once more from where it began.
+
+    Open files are noted with their position; iterators cannot be replayed.
+    """
+
+    def __init__(self, options: "Dict[str, Any]") -> None:
+        self._files: List[Tuple[Any, int]] = []
+        self._is_stream = False
+        self._iterable: Any = None
+        if options.get("data") is not None:
+            data = options["data"] = _with_lists(options["data"])
+            self._note(data)
+            if not hasattr(data, "__next__") and not hasattr(data, "read"):
+                self._iterable = data
+        if options.get("files"):
+            self._note_parts(options["files"])
+
+    def _note_parts(self, parts: Any) -> None:
+        """Note all files, however deep they lie in dicts and tuples."""
+        if isinstance(parts, abc.Mapping):
+            parts = list(parts.values())
+        is_text = isinstance(parts, (str, bytes, bytearray))
+        if isinstance(parts, abc.Collection) and not (
+            is_text or hasattr(parts, "read")
+        ):
+            for part in parts:
+                self._note_parts(part)
+        else:
+            self._note(parts)
+
+    def _note(self, data: Any) -> None:
+        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
+            return
+        try:
+            position = data.tell()
+            data.seek(position)
+            self._files.append((data, position))
+        except (AttributeError, OSError, ValueError):
+            self._is_stream |= _is_stream(data)
+
+    def is_replayable(self, progress: "_Progress") -> bool:
+        """Can it be sent again after this attempt?"""
+        if not self._is_stream:
+            return True
+        if self._iterable is None:
+            return False
+        is_unread = progress.is_noted and not progress.has_read
+        return is_unread or _begins_anew(self._iterable, progress)
+
+    def rewind(self) -> None:
+        for file, position in self._files:
+            file.seek(position)
+
+
+_NO_BODY = _Body({})
+
+
+# ---------------------------------------------------------------------------
 # Retrying
 # ---------------------------------------------------------------------------
 #
@@ -3263,6 +3554,8 @@ class _Progress:
     :ivar is_noted: a connection of ours was used, so that `is_sent` is true
         to the facts
     :ivar is_sent: something of the request may have left
+    :ivar has_read: a body was begun that can be iterated over
+    :ivar parts: that it had, if its iterator knew
     :ivar is_answered: something of an answer has come
     :ivar has_chunk: a part of a chunked body has come
     :ivar proxy: by which it goes and where that is set, in words
@@ -3280,6 +3573,8 @@ class _Progress:
     is_reused = False
     is_noted = False
     is_sent = False
+    has_read = False
+    parts: Any = None
     is_answered = False
     has_chunk = False
     proxy = ""
@@ -3294,6 +3589,7 @@ class _Progress:
         """Forget the attempt before."""
         self.is_reused = self.is_noted = False
         self.is_sent = self.is_answered = self.has_chunk = False
+        self.has_read, self.parts = False, None
         self.hook_error = self.signal_error = None
 
     def __reduce__(self) -> "Tuple[Any, ...]":
@@ -3409,68 +3705,6 @@ def _stripped(is_callers: bool, secrets: "Collection[str]", value: Any) -> Any:
     return value if is_callers else _masked(value)
 
 
-def _is_stream(body: Any) -> bool:
-    if hasattr(body, "__next__") or hasattr(body, "read"):
-        return True
-    # It may give the same iterator whenever it is asked for one.
-    return hasattr(body, "__iter__") and iter(body) is iter(body)
-
-
-def _with_lists(form: Any) -> Any:
-    """A form whose fields can be sent again, though some were iterators."""
-    fields = list(form.items()) if isinstance(form, abc.Mapping) else form
-    if isinstance(fields, (list, tuple)):
-        with contextlib.suppress(TypeError, ValueError):  # It is no form.
-            if any(_is_iterator(value) for _, value in fields):
-                return _as_lists(list(fields))
-    return form
-
-
-def _is_iterator(value: Any) -> bool:
-    # What can be read only is a text to requests.
-    return hasattr(value, "__iter__") and _is_stream(value)
-
-
-class _Body:
-    """The body of a request, to be sent once more from where it began.
-
-    Open files are noted with their position; iterators cannot be replayed.
-    """
-
-    def __init__(self, options: "Dict[str, Any]") -> None:
-        self._files: List[Tuple[Any, int]] = []
-        self.replayable = True
-        if options.get("data") is not None:
-            options["data"] = _with_lists(options["data"])
-            self._note(options["data"])
-        if options.get("files"):
-            self._note_parts(options["files"])
-
-    def _note_parts(self, parts: Any) -> None:
-        """Note all files, however deep they lie in dicts and tuples."""
-        if isinstance(parts, abc.Mapping):
-            parts = list(parts.values())
-        if isinstance(parts, (list, tuple)):
-            for part in parts:
-                self._note_parts(part)
-        else:
-            self._note(parts)
-
-    def _note(self, data: Any) -> None:
-        if data is None or isinstance(data, (str, bytes, dict, list, tuple)):
-            return
-        try:
-            position = data.tell()
-            data.seek(position)
-            self._files.append((data, position))
-        except (AttributeError, OSError, ValueError):
-            self.replayable &= not _is_stream(data)
-
-    def rewind(self) -> None:
-        for file, position in self._files:
-            file.seek(position)
-
-
 def _proxy_in_words(url: Any, proxies: Any) -> str:
     """The proxy for a URL without its password, and where it was set."""
     proxy = select_proxy(url, proxies) if proxies else None
@@ -3509,7 +3743,8 @@ class _Attempts:
         self._method = method
         self._endpoint = f"{method} {url}"
         self._options = options
-        self._body = _Body(options)
+        has_body = "data" in options or "files" in options
+        self._body = _Body(options) if has_body else _NO_BODY
         self._handled = sys.exc_info()[1]
         self._pause = float(session.sleep_timer)
         self._network_retries = 0
@@ -3594,7 +3829,7 @@ class _Attempts:
                     "retry_ambiguous_writes is False."
                 ) from error
         limit = self._session.max_network_attempts
-        if not self._body.replayable:
+        if not self._body.is_replayable(self.progress):
             raise PDClientError(
                 f"{self._endpoint}: {reason} The body was an iterator, which "
                 "cannot be sent again; pass bytes or an open file instead."
@@ -3659,7 +3894,7 @@ class _Attempts:
             raise PDHTTPError(self._unauthorized(response), response)
         if not self._may_retry(status):
             return None
-        if not self._body.replayable:
+        if not self._body.is_replayable(self.progress):
             self._session.log.error(
                 "%s: status %d, but the body was an iterator, which cannot "
                 "be sent again.",
@@ -3691,7 +3926,7 @@ class _Attempts:
         is_own = getattr(self._headers, "has_own_token", False)
         if credential is None or not is_own or self._has_renewed:
             return False
-        if not self._body.replayable:
+        if not self._body.is_replayable(self.progress):
             return False
         self._has_renewed = self.is_immediate = True
         sent = _masked(str(self._headers.get("Authorization", "")))
@@ -6666,11 +6901,22 @@ class _PlainConnection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         self._note_use()
+        if not isinstance(kwargs.get("body"), (bytes, type(None))):
+            self._cut_body(args, kwargs)
         return super().request(*args, **kwargs)
 
     def request_chunked(self, *args: Any, **kwargs: Any) -> Any:
-        self._note_use()  # urllib3 1.26 calls this for a body without length.
+        # urllib3 1.26 sends by this what has no length.
+        self._note_use()
+        self._cut_body(args, kwargs)
         return super().request_chunked(*args, **kwargs)
+
+    def _cut_body(self, place: Any, options: "Dict[str, Any]") -> None:
+        body, headers = options.get("body"), options.get("headers") or {}
+        if not isinstance(body, (bytes, type(None), _Pieces)):
+            endpoint = " ".join(map(str, place[:2]))
+            pieces = _Pieces(body, endpoint, headers, self._progress)
+            options["body"] = pieces
 
     def send(self, data: Any) -> None:
         if self._is_connecting:  # It is for a proxy.
@@ -6926,7 +7172,10 @@ class _Adapter(_OldRequests):
         }
         if "Proxy-Authorization" in request.headers:
             _strip_proxy_credentials(request, proxies)
-        progress = _progress_of(request) or _Progress()  # Prepared by hand.
+        progress = _progress_of(request)
+        if progress is None:  # Prepared by hand.
+            progress = _Progress()
+            _frame(request)
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -7005,12 +7254,7 @@ def _translated(error: BaseException, request: Any) -> "Optional[Exception]":
     place = _raised_in(error).partition(".")[0]
     if place not in ("http", "requests", "socket", "ssl", "urllib3"):
         return None  # It is of an iterator of the caller's.
-    url = str(request.url).partition("?")[0]
-    return PDClientError(
-        f"{request.method} {url}: the body cannot be sent; it must be str, "
-        "bytes, an open file, or an iterable of bytes. "
-        f"{type(error).__name__}: {error}"
-    )
+    return _unsendable(f"{request.method} {request.url}", error)
 
 
 def _progress_of(request: Any) -> "Optional[_Progress]":
@@ -7256,15 +7500,6 @@ class _KeepAuthorization(AuthBase):
 _KEEP_AUTHORIZATION = _KeepAuthorization()
 
 
-def _is_used_up(request: Any, body: Any) -> bool:
-    """Is nothing left of a body that was sent once?
-
-    Not if requests has noted where it began, and so will go back there.
-    """
-    position = getattr(request, "_body_position", None)
-    return _is_stream(body) and not isinstance(position, int)
-
-
 class _Transport(requests.Session):
     """A session of requests that sends a key to the configured API only."""
 
@@ -7307,14 +7542,14 @@ class _Transport(requests.Session):
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
         request = copy(request)
-        if isinstance(request.data, str):
-            # requests before 2.32 counted its characters, not its bytes.
-            request.data = _masked(request.data.encode("utf-8"))
+        endpoint = f"{request.method} {request.url}"
+        request.data = _masked(_as_bytes(request.data, endpoint))
         if not (request.auth or self.auth or _has_userinfo(request.url)):
             request.auth = _KEEP_AUTHORIZATION
         prepared = super().prepare_request(request)
         if isinstance(prepared.body, _SecretBytes):
             prepared.body = bytes(prepared.body)
+        _frame(prepared)
         self._strip_credentials(prepared)
         progress = getattr(request.headers, "progress", None)
         if progress is not None:
@@ -7587,12 +7822,15 @@ class _FastTransport(_Transport):
                 headers[name] = value
         prepared._cookies = RequestsCookieJar()  # type: ignore
         prepared.hooks = {"response": []}
-        if request.json is None:
-            prepared.body = None
-            if prepared.method not in ("GET", "HEAD"):
-                headers.setdefault("Content-Length", "0")
-        else:
+        if request.json is not None:
             prepared.prepare_body(None, None, request.json)
+        elif prepared.method not in ("GET", "HEAD"):
+            headers.setdefault("Content-Length", "0")
+            _frame(prepared)
+        elif "Content-Length" in headers:
+            del headers["Content-Length"]
+        if "Transfer-Encoding" in headers:  # It says something else.
+            del headers["Transfer-Encoding"]
         return prepared
 
     def merge_environment_settings(
