@@ -6377,10 +6377,10 @@ def _plain_headers(text: str) -> str:
     before the colon go (5.1).
     """
     text = re.sub(r"\r?\n[ \t]+", " ", text)
-    lines = re.findall(r"(?m)^([!-9;-~]+)[ \t]*:(.*)$", text)
+    lines = re.findall(r"(?m)^([!-9;-~]+)[ \t]*:(.*?)\r?$", text)
     # A carriage return of its own is a blank (2.2).
     return "".join(
-        f"{name}:{value.rstrip().replace(chr(13), ' ')}\r\n"
+        "{}:{}\r\n".format(name, value.replace("\r", " "))
         for name, value in lines
     )
 

@@ -928,7 +928,7 @@ def test_a_length_is_read_whatever_stands_before_it(
 
 def test_what_stands_in_strange_headers_is_kept(server, session, naps):
     head = (
-        b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n\t b\n  c\r\nX-Blank : d \r\n"
+        b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n\t b\n  c\r\nX-Blank : d\r\n"
         b"X-Return: e\rf\r\nX-Empty:\r\nno header\r\nX-Empty: g:h\r\n"
     )
     server.reply(raw=head + b"Content-Length: 0\r\n\r\n")
