@@ -1069,6 +1069,15 @@ def test_a_secret_is_hidden_as_the_form_spelled_it(identity, box):
     assert "made-up" not in str(caught.value)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C counts, though a shell lets its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_of_a_token_request_shows_no_secret(identity, box):
     session = make_app(identity.url).session(url=box.url)
 
@@ -1178,6 +1187,7 @@ def test_a_signal_handler_within_a_renewal_of_a_user(
         assert "the very thread" in str(results[0])
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_renewal_blocks_no_later_one(identity, box):
     session = make_app(identity.url).session(url=box.url)
 
