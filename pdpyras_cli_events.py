@@ -189,9 +189,8 @@ def _outbox_status(outbox: Any, options: Any) -> int:
 
 
 def _outbox_flush(outbox: Any, options: Any) -> int:
-    options.outbox = None  # Flushed events are not stored once more.
-    with sessions.events_session(options) as events:
-        events.outbox = None
+    # Flushed events are not stored once more.
+    with sessions.events_session(options, has_outbox=False) as events:
         report = outbox.flush(events, options.deadline)
     output.print_one(dict(report._asdict()), options)
     if report.refused:
@@ -234,25 +233,19 @@ def run(options: Any) -> int:
         raise ValueError("Which command? pdpyras run [OPTIONS] -- COMMAND")
     if not hasattr(os, "fork"):
         raise ValueError("pdpyras run needs Unix.")
-    alert = _alert(options)  # Usage errors come before the command.
+    alert = _alert(options)
+    events = _session_of_run(options, alert)
     import pdpyras_cli_run
 
-    is_silent = False
-    try:
-        sessions.key_of(options, "PAGERDUTY_ROUTING_KEY")
-    except (ValueError, OSError) as error:
-        # The command, maybe a backup, has to run all the same.
-        output.say(f"No alert can be sent if this fails. {error}")
-        is_silent = True
     outcome = pdpyras_cli_run.watch(
         [output.file_name(word) for word in command], options.timeout
     )
     is_unwanted = options.no_resolve and not outcome.status
-    if is_silent or is_unwanted or outcome.is_interrupt:
+    if events is None or is_unwanted or outcome.is_interrupt:
         return int(outcome.status)
     try:
-        with pdpyras_cli_run.raising_signals():
-            _send_outcome(options, alert, command, outcome)
+        with pdpyras_cli_run.raising_signals(), events:
+            _send_outcome(events, options, alert, command, outcome)
     except KeyboardInterrupt:
         output.say("Interrupted while the event was sent to PagerDuty.")
     except Exception as error:
@@ -260,8 +253,44 @@ def run(options: Any) -> int:
     return int(outcome.status)
 
 
+def _session_of_run(options: Any, alert: Dict[str, Any]) -> Any:
+    """The session that sends the event of `run`; None: there is no key.
+
+    It is made before the command is started, so that whoever writes the
+    command line learns what is wrong with it, and not only whoever waits for
+    the alert. It opens nothing that stays open while the command runs.
+
+    :raises ValueError: no alert can be sent with these settings
+    :raises PDClientError: the same
+    """
+    try:
+        import pdpyras
+
+        key = sessions.key_of(options, "PAGERDUTY_ROUTING_KEY")
+        if key is None:
+            key = os.environ["PAGERDUTY_ROUTING_KEY"]
+        pdpyras.EventsAPISession(key)  # Can it be one?
+    except (ValueError, OSError, ImportError) as error:
+        # The command, maybe a backup, has to run all the same.
+        output.say(f"No alert can be sent if this fails. {error}")
+        return None
+    events = sessions.events_session(options, has_outbox=False)
+    events.deadline = options.deadline or EVENT_TIME
+    pdpyras._complete_headers(events.headers)
+    events.guard(options.summary or "-", _source(options), **alert)
+    try:
+        events.outbox = sessions.outbox_path(options)
+    except (ValueError, OSError, ImportError) as error:
+        output.say(f"The event will be sent without an outbox. {error}")
+    return events
+
+
 def _send_outcome(
-    options: Any, alert: Dict[str, Any], command: List[str], outcome: Any
+    events: Any,
+    options: Any,
+    alert: Dict[str, Any],
+    command: List[str],
+    outcome: Any,
 ) -> None:
     import hashlib
     import shlex
@@ -271,31 +300,29 @@ def _send_outcome(
     source = _source(options)
     text = json.dumps([command, source]).encode("utf-8")
     key = options.dedup_key or hashlib.sha256(text).hexdigest()
-    with sessions.events_session(options) as events:
-        events.deadline = options.deadline or EVENT_TIME
-        if not outcome.status:
-            events.resolve(key)
-            return
-        hide = _hiding([str(events.api_key)])
-        shown = hide(" ".join(map(shlex.quote, command)))
-        if len(shown) > COMMAND_LENGTH:
-            shown = shown[: COMMAND_LENGTH - 1] + "\u2026"
-        lines = pdpyras_cli_run.last_lines(outcome.tail, STDERR_LINES, hide)
-        details = {
-            "command": shown,
-            "exit_status": outcome.status,
-            "signal": outcome.signal or None,
-            "timeout": options.timeout if outcome.is_timeout else None,
-            "seconds": round(outcome.seconds, 3),
-            "stderr": lines,
-        }
-        alert["custom_details"] = {
-            **sessions.given(**details),
-            **(alert.get("custom_details") or {}),
-        }
-        alert["dedup_key"] = key
-        usual = f"{shown} failed on {source} (exit status {outcome.status})"
-        events.trigger(options.summary or usual, source, **alert)
+    if not outcome.status:
+        events.resolve(key)
+        return
+    hide = _hiding([str(events.api_key)])
+    shown = hide(" ".join(map(shlex.quote, command)))
+    if len(shown) > COMMAND_LENGTH:
+        shown = shown[: COMMAND_LENGTH - 1] + "\u2026"
+    lines = pdpyras_cli_run.last_lines(outcome.tail, STDERR_LINES, hide)
+    details = {
+        "command": shown,
+        "exit_status": outcome.status,
+        "signal": outcome.signal or None,
+        "timeout": options.timeout if outcome.is_timeout else None,
+        "seconds": round(outcome.seconds, 3),
+        "stderr": lines,
+    }
+    alert["custom_details"] = {
+        **sessions.given(**details),
+        **(alert.get("custom_details") or {}),
+    }
+    alert["dedup_key"] = key
+    usual = f"{shown} failed on {source} (exit status {outcome.status})"
+    events.trigger(options.summary or usual, source, **alert)
 
 
 def _hiding(secrets: Sequence[str]) -> Callable[[str], str]:

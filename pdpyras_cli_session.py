@@ -26,6 +26,7 @@ __all__ = [
     "loaded",
     "login",
     "one_deadline",
+    "outbox_path",
     "rest_session",
     "text_in",
     "text_of",
@@ -183,7 +184,16 @@ def rest_session(options: Any) -> Any:
     return _prepared(session, options)
 
 
-def events_session(options: Any, kind: str = "EventsAPISession") -> Any:
+def outbox_path(options: Any) -> Any:
+    """Where the outbox is to be; None: nowhere."""
+    if options.outbox:
+        return output.file_name(options.outbox)
+    return os.environ.get("PAGERDUTY_OUTBOX") or None
+
+
+def events_session(
+    options: Any, kind: str = "EventsAPISession", has_outbox: bool = True
+) -> Any:
     """A session of the Events API."""
     import pdpyras
 
@@ -191,8 +201,8 @@ def events_session(options: Any, kind: str = "EventsAPISession") -> Any:
         api_key=key_of(options, "PAGERDUTY_ROUTING_KEY"),
         url=options.url,
         region=options.region,
-        outbox=output.file_name(options.outbox) if options.outbox else None,
     )
+    arguments["outbox"] = outbox_path(options) if has_outbox else None
     events = getattr(pdpyras, kind).from_env(**arguments)
     events.client_dedup_keys = True  # So that no retry opens a second alert.
     return _prepared(events, options)

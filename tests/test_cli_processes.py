@@ -1003,6 +1003,90 @@ def test_run_keeps_the_event_where_there_is_an_outbox(
     assert event["event_action"] == "trigger"
 
 
+@pytest.mark.parametrize(
+    "options, variables, told",
+    [
+        (["--dedup-key", "x" * 300], {}, b"300 characters"),
+        (["--url", "junk"], {}, b"junk"),
+        (["-H", "x:a\nb"], {}, b"header 'x'"),
+        ([], {"EVENTS_URL": "junk://x"}, b"junk://x"),
+        ([], {"EVENTS_URL": "", "REGION": "xx"}, b"'us', 'eu', not 'xx'"),
+    ],
+)
+@pytest.mark.once
+def test_run_starts_nothing_if_no_alert_could_be_sent(
+    options, variables, told, box, monkeypatch, tmp_path
+):
+    for name, value in variables.items():
+        monkeypatch.setenv("PAGERDUTY_" + name, value)
+    command = ["--", "touch", str(tmp_path / "begun")]
+    done = pdpyras("run", "--no-resolve", *options, *command)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"pdpyras: ") and told in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("key", [None, "", "the-key\nand more", "\xe9"])
+@pytest.mark.parametrize("how", ["variable", "file"])
+@pytest.mark.once
+def test_run_says_first_that_there_is_no_key(
+    key, how, box, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("PAGERDUTY_ROUTING_KEY")
+    options = []
+    if how == "file":
+        options = ["--key-file", str(tmp_path / "key")]
+        if key is not None:
+            (tmp_path / "key").write_bytes(key.encode())
+    elif key is not None:
+        monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", key)
+    script = "echo begun >&2; exit 3"
+    done = pdpyras("run", *options, "--", "sh", "-c", script)
+    told, begun = done.stderr.splitlines()
+    assert (done.returncode, begun) == (3, b"begun")
+    assert told.startswith(b"pdpyras: No alert can be sent if this fails.")
+
+
+@pytest.mark.parametrize("how", ["variable", "option"])
+@pytest.mark.once
+def test_run_sends_directly_what_no_outbox_can_keep(
+    how, box, monkeypatch, tmp_path
+):
+    options = ["--outbox", str(tmp_path)]
+    if how == "variable":
+        monkeypatch.setenv("PAGERDUTY_OUTBOX", str(tmp_path))
+        options = []
+    script = "echo begun >&2; exit 3"
+    done = pdpyras("run", *options, "--", "sh", "-c", script)
+    told, begun = done.stderr.splitlines()
+    assert (done.returncode, begun) == (3, b"begun")
+    assert told.startswith(b"pdpyras: ") and b"a directory" in told
+    assert [e["event_action"] for e in events(box)] == ["trigger"]
+
+
+@pytest.mark.once
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/fd"), reason="there is no /proc"
+)
+def test_run_holds_nothing_open_for_its_event(box, tmp_path):
+    options = ("--outbox", str(tmp_path / "alerts.db"))
+    assert pdpyras("run", *options, "--", "false").returncode == 1
+    command = ("run", *options, "--", "sh", "-c", "echo ready; read x")
+    with started(*PDPYRAS, *command, stdin=subprocess.PIPE) as process:
+        await_text(process.stdout, b"ready")
+        open_files, links = f"/proc/{process.pid}/fd", []
+        for number in os.listdir(open_files):
+            # The command begins a moment before its start is done with.
+            with contextlib.suppress(FileNotFoundError):
+                links.append(os.readlink(os.path.join(open_files, number)))
+        process.communicate(timeout=SECONDS)
+    # Ours, those of the command's stderr, and those of signals.
+    assert len(links) > 3
+    assert all(link.startswith("pipe:") for link in links), links
+    assert len(events(box)) == 2
+
+
 @pytest.mark.once
 def test_run_can_be_ended_while_it_tells(api):
     told, end = threading.Event(), threading.Event()
