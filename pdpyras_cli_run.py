@@ -13,7 +13,9 @@ import os
 import re
 import select
 import signal
+import struct
 import subprocess
+import sys
 import time
 from typing import (
     Any,
@@ -23,6 +25,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
     Union,
 )
@@ -63,13 +66,18 @@ MAX_CHUNKS = 64
 # Milliseconds: poll() takes no more than 24 days.
 MAX_POLL = 3600 * 1000
 
-# Signals that are passed on. Those of the terminal reach the command anyway,
-# which is in our process group.
+# Signals that are passed on. What the terminal sends reaches the command
+# anyway, which is in our process group.
 _PASSED_ON = (
     *("SIGALRM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"),
     *("SIGUSR1", "SIGUSR2"),
 )
 _OF_TERMINAL = ("SIGINT", "SIGQUIT")
+
+# Of Linux: what signalfd(2) tells of a signal (its number, an errno, and a
+# code, which is above 0 if the kernel has sent it), and bytes of a sigset_t.
+_SENT = struct.Struct("=Iii116x")
+_SET_SIZE = 128
 
 
 class Outcome(NamedTuple):
@@ -221,6 +229,7 @@ def _leave_relay(reader: Optional[int], data: bytes) -> None:
     if os.fork():
         return
     try:
+        signal.set_wakeup_fd(-1)  # Its pipe is closed with the rest.
         _close_all_but(reader)
         if reader is not None:
             os.set_blocking(reader, True)
@@ -293,20 +302,77 @@ def raising_signals() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _is_from_terminal(number: int) -> bool:
-    """Has the terminal sent it to the command as well?"""
-    if signal.Signals(number).name not in _OF_TERMINAL:
-        return False
+@contextlib.contextmanager
+def _sent_signals() -> Iterator[Tuple[Optional[int], Set[int]]]:
+    """A descriptor from which signals are read with who has sent them.
+
+    And those of the terminal, which are read there, and not noted, while they
+    are blocked. None, and no signals: it is not Linux, or there is no
+    terminal, so that nobody need know.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    numbers = {getattr(signal, name) for name in _OF_TERMINAL}
+    numbers = {n for n in numbers - blocked if signal.getsignal(n) == _note}
+    descriptor = None
+    if numbers and _is_in_foreground() is not None:
+        descriptor = _open_signalfd(numbers)
+    try:
+        yield descriptor, set() if descriptor is None else numbers
+    finally:
+        _close(descriptor)
+
+
+@contextlib.contextmanager
+def _blocked(numbers: Set[int]) -> Iterator[None]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def _open_signalfd(numbers: Set[int]) -> Optional[int]:
+    """signalfd(2), which Python lacks; None: the system lacks it, too."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        mask = ctypes.create_string_buffer(_SET_SIZE)
+        library.sigemptyset(mask)
+        for number in numbers:
+            library.sigaddset(mask, int(number))
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = int(library.signalfd(-1, mask, flags))
+    except Exception:  # Not every Python has ctypes, not every libc is one.
+        return None
+    return None if descriptor < 0 else descriptor
+
+
+def _is_in_foreground() -> Optional[bool]:
+    """Do we have the terminal? None: there is none."""
     try:
         terminal = os.open(os.ctermid(), os.O_RDONLY)
     except OSError:
-        return False
+        return None
     try:
         return os.tcgetpgrp(terminal) == os.getpgrp()
     except OSError:
-        return False
+        return None
     finally:
         os.close(terminal)
+
+
+def _is_from_terminal(number: int, code: Optional[int]) -> bool:
+    """Has the terminal sent it to the command as well?
+
+    :param code: says who has sent it; None: that is not known, and a signal
+        of kill(1) is taken for one of the terminal whose foreground we are
+    """
+    if signal.Signals(number).name not in _OF_TERMINAL:
+        return False
+    return bool(_is_in_foreground()) if code is None else code > 0
 
 
 # ---------------------------------------------------------------------------
@@ -325,7 +391,7 @@ def watch(
     """
     begun = time.monotonic()
     reader, writer = _open_channel()
-    with _noted_signals() as signals:
+    with _noted_signals() as signals, _sent_signals() as (sent, numbers):
         try:
             process = subprocess.Popen(
                 command,
@@ -338,9 +404,10 @@ def watch(
             return _not_run(command, error, begun)
         finally:
             _close(writer)
-        watched = _Watched(process, reader, signals)
+        watched = _Watched(process, reader, signals, sent)
         try:
-            watched.run(timeout)
+            with _blocked(numbers):  # Only now: the command would inherit it.
+                watched.run(timeout)
         finally:
             watched.close()
     return watched.outcome(begun)
@@ -381,8 +448,10 @@ class _Watched:
         process: "subprocess.Popen[bytes]",
         reader: Optional[int],
         signals: int,
+        sent_signals: Optional[int],
     ) -> None:
         self._process, self._signals = process, signals
+        self._sent_signals = sent_signals
         self._reader = reader
         self._tail, self._unwritten = _Tail(), bytearray()
         self._is_timeout = self._is_interrupt = False
@@ -398,6 +467,7 @@ class _Watched:
                 end = self._end_it()
                 continue
             self._wait(left)
+        self._take_signals()  # What the terminal sent may have ended it.
         for _ in range(MAX_CHUNKS):  # What is left in the pipe.
             if not self._read():
                 break
@@ -421,21 +491,30 @@ class _Watched:
         """Wait for the next event, and handle it."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
+        if self._sent_signals is not None:
+            poll.register(self._sent_signals, select.POLLIN)
         if self._unwritten:
             poll.register(2, select.POLLOUT)
         elif self._reader is not None:
             poll.register(self._reader, select.POLLIN)
         longest = MAX_POLL if seconds is None else seconds * 1000 + 1
         poll.poll(min(longest, MAX_POLL))
-        try:
-            numbers = os.read(self._signals, 512)
-        except BlockingIOError:
-            numbers = b""
-        for number in numbers:
-            self._handle(number)
+        self._take_signals()
         if not self._unwritten:
             self._read()
         self._pass_on()
+
+    def _take_signals(self) -> None:
+        """Handle those that have come."""
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._signals, 512):
+                self._handle(number)
+        if self._sent_signals is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            sent = os.read(self._sent_signals, 8 * _SENT.size)
+            for number, _, code in _SENT.iter_unpack(sent):
+                self._handle(number, code)
 
     def _read(self) -> bool:
         """Take what the command has written; was there anything?"""
@@ -457,13 +536,13 @@ class _Watched:
             self._unwritten.clear()
             self._close_reader()
 
-    def _handle(self, number: int) -> None:
+    def _handle(self, number: int, code: Optional[int] = None) -> None:
         if number == signal.SIGWINCH:
             if self._reader is not None and os.isatty(self._reader):
                 _copy_window_size(self._reader)
         elif number == signal.SIGCHLD:
             pass  # Popen.poll() follows.
-        elif _is_from_terminal(number):
+        elif _is_from_terminal(number, code):
             self._is_interrupt = True
         else:
             self._process.send_signal(number)

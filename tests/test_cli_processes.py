@@ -818,6 +818,18 @@ def test_run_leaves_ignored_signals_ignored(box):
     assert b"SIG_DFL" in plain.stdout
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="there is no /proc"
+)
+@pytest.mark.once
+def test_run_gives_its_command_the_usual_sigpipe(box):
+    command = ("grep", "^SigIgn:", "/proc/self/status")
+    done = pdpyras("run", "--", *command, restore_signals=False)
+    ignored = int(done.stdout.split()[1], 16)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        assert not ignored & 1 << number - 1
+
+
 WITH_TERMINAL = (
     "import fcntl, os, sys, termios; os.setsid(); "
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
@@ -847,8 +859,15 @@ def test_run_gives_its_command_a_terminal_for_stderr(box, terminal):
     assert details["stderr"] == "a-terminal\na\nb"
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "guessed"])
 @pytest.mark.once
-def test_run_tells_nobody_of_an_interrupt_at_the_terminal(box, terminal):
+def test_run_tells_nobody_of_an_interrupt_at_the_terminal(
+    is_known, box, terminal, monkeypatch, tmp_path
+):
+    """Whether or not the system says that the terminal has sent it."""
+    if not is_known:
+        (tmp_path / "ctypes.py").write_text("raise ImportError")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     script = (
         "trap 'echo once >&2; exit 5' INT; echo ready; "
         "while :; do sleep 0.1; done"
@@ -860,6 +879,36 @@ def test_run_tells_nobody_of_an_interrupt_at_the_terminal(box, terminal):
         assert process.wait(SECONDS) == 5
     assert terminal.shown.count(b"once") == 1
     assert events(box) == []
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells who sent it"
+)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT"])
+@pytest.mark.once
+def test_run_passes_on_what_kill_sends_at_a_terminal(name, box, terminal):
+    script = (
+        f"trap 'echo once >&2; exit 5' {name[3:]}; echo ready; "
+        "while :; do sleep 0.1; done"
+    )
+    with at(terminal, *PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        terminal.read_until(b"ready")
+        time.sleep(0.3)  # The command begins a moment before it is watched.
+        process.send_signal(getattr(signal, name))
+        terminal.read_until(b"once")
+        assert process.wait(SECONDS) == 5
+    assert terminal.shown.count(b"once") == 1
+    assert [e["event_action"] for e in events(box)] == ["trigger"]
+
+
+@pytest.mark.once
+def test_run_is_silent_about_signals_after_its_end(box, terminal):
+    """What passes stderr on gets SIGHUP when the terminal's leader ends."""
+    script = "(trap '' HUP; sleep 0.5; echo late >&2) & echo ready"
+    with at(terminal, *PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        assert process.wait(SECONDS) == 0
+        terminal.read_until(b"late")
+    assert b"Traceback" not in terminal.shown
 
 
 @pytest.mark.once
