@@ -6002,6 +6002,7 @@ class HistoryIterator:
         self._records = records
         self._place = place
         self._is_closed = False
+        self._broken_by = ""
 
     def __iter__(self) -> "HistoryIterator":
         return self
@@ -6009,7 +6010,21 @@ class HistoryIterator:
     def __next__(self) -> Any:
         if self._is_closed:
             self._records.close()
-        return next(self._records)
+        elif self._broken_by:
+            # A generator would say that it is at its end.
+            raise PDIncompleteError(
+                f"The history was broken off by a {self._broken_by}. To go "
+                "on, call iter_history again, with its position as resume."
+            )
+        try:
+            return next(self._records)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            is_over = cast(Any, self._records).gi_frame is None
+            if is_over:  # Else another thread is reading.
+                self._broken_by = type(error).__name__
+            raise
 
     @property
     def position(self) -> "Dict[str, Any]":

@@ -1554,6 +1554,42 @@ def test_a_hook_may_close_the_iteration():
         assert keys_of(rest) == expected(records, START, until)[3:]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, KeyError])
+def test_what_was_broken_off_is_not_at_its_end(error):
+    """Whoever catches the error must not take the rest for read."""
+    instants = [START + n * SECOND // 8 for n in range(80)]
+    with Sandbox() as box, session_on(box) as session:
+        records = fill(box, "log_entries", "created_at", instants)
+
+        def hook(record, n, total):
+            if n == 3:
+                raise error
+
+        until = START + 10 * SECOND
+        given = history(session, START, until, item_hook=hook, prefetch=2)
+        taken = [next(given), next(given)]
+        with pytest.raises(error):
+            next(given)
+        for _ in range(2):
+            with pytest.raises(pdpyras.PDIncompleteError, match="resume"):
+                next(given)
+        rest = history(session, START, until, resume=given.position)
+        assert keys_of([*taken, *rest]) == expected(records, START, until)
+        given.close()
+        assert list(given) == []
+
+
+def test_an_error_of_the_api_is_not_the_end_of_a_history():
+    with Sandbox() as box, session_on(box) as session:
+        fill(box, "log_entries", "created_at", [START])
+        box.fail(403)
+        given = history(session, START, START + SECOND)
+        with pytest.raises(pdpyras.PDHTTPError):
+            next(given)
+        with pytest.raises(pdpyras.PDIncompleteError, match="PDHTTPError"):
+            list(given)
+
+
 def test_another_thread_may_close_what_is_awaited():
     instants = [START + n * SECOND // 8 for n in range(80)]
     with Sandbox(latency=0.3) as box, session_on(box) as session:
