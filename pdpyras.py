@@ -2786,6 +2786,34 @@ if TYPE_CHECKING:
 else:
     _Session, _Method = "PDSession", Callable
 
+_NO_URL = object()  # None is one that somebody gave.
+
+
+def deprecated_kwarg(name: str, details: "Optional[str]" = None) -> None:
+    """Warn that a keyword argument is deprecated.
+
+    :param name: name of the argument
+    :param details: what to use instead
+    """
+    message = f"The keyword argument {name!r} is deprecated."
+    if details:
+        message += f" {details}"
+    warnings.warn(message, DeprecationWarning, stacklevel=_callers_level(3))
+
+
+def _url_by_old_name(method: str, kwargs: "Dict[str, Any]") -> Any:
+    """Take out the URL that was given under its name of 5.x or 4.x.
+
+    :raises TypeError: none was
+    """
+    if "resource" in kwargs:
+        deprecated_kwarg("resource", "Call it `url`.")
+        return kwargs.pop("resource")
+    if "path" in kwargs:
+        deprecated_kwarg("path", "Call it `url`.")
+        return kwargs.pop("path")
+    raise TypeError(f"{method}() needs a URL, which is its first argument.")
+
 
 def resource_url(method: _Method) -> _Method:
     """Let a method take a resource, a dict with ``self``, as its URL.
@@ -2794,10 +2822,12 @@ def resource_url(method: _Method) -> _Method:
     """
 
     @wraps(method)
-    def call(self: Any, url: Any, **kwargs: Any) -> Any:
+    def call(self: Any, url: Any = _NO_URL, **kwargs: Any) -> Any:
         if not _CONFIDENTIAL.isdisjoint(kwargs):
             kwargs = _masked_options(kwargs, _CONFIDENTIAL)
         if not isinstance(url, str):
+            if url is _NO_URL:
+                url = _url_by_old_name(method.__name__, kwargs)
             url = _url_of(url)
         return method(self, url, **kwargs)
 
@@ -2868,7 +2898,11 @@ def _explains_unknown_arguments(method: _Method) -> _Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not set(names).issuperset(kwargs):
-            raise _unknown_argument(f"{method.__name__}()", kwargs, names)
+            has_url = len(args) > 1 or names[0] in kwargs
+            if not has_url and names[0] == "url":
+                kwargs["url"] = _url_by_old_name(method.__name__, kwargs)
+            if not set(names).issuperset(kwargs):
+                raise _unknown_argument(f"{method.__name__}()", kwargs, names)
         return method(*args, **kwargs)
 
     return cast(_Method, call)
@@ -2964,18 +2998,6 @@ def _deprecated(
         return cast(_Method, call)
 
     return decorate
-
-
-def deprecated_kwarg(name: str, details: "Optional[str]" = None) -> None:
-    """Warn that a keyword argument is deprecated.
-
-    :param name: name of the argument
-    :param details: what to use instead
-    """
-    message = f"The keyword argument {name!r} is deprecated."
-    if details:
-        message += f" {details}"
-    warnings.warn(message, DeprecationWarning, stacklevel=_callers_level(3))
 
 
 # ---------------------------------------------------------------------------
@@ -8995,6 +9017,7 @@ class _Collections(PDSession):
     iter_history = _HistoryMethods.iter_history
     plan_history = _HistoryMethods.plan_history
 
+    @resource_url
     def list_all(
         self, url: str, **kwargs: Unpack[_IterationOptions]
     ) -> "List[Any]":

@@ -116,7 +116,21 @@ USES = [
         "session.iter_cursor('audit/records', attribute='records'))",
         "wrapper",
     ),
+    Use(
+        "resource",
+        "assert session.rget(resource='users/me')['id']",
+        "`url`",
+    ),
+    Use("path", "assert session.jget(path='users/me')['user']", "`url`"),
+    Use("path", "assert len(session.list_all(path='users')) == 150", "`url`"),
+    Use(
+        "path",
+        "assert records == list(session.iter_cursor(path='audit/records'))",
+        "`url`",
+    ),
 ]
+
+ARGUMENTS = ("name", "paginate", "attribute", "resource", "path")
 
 
 # ---------------------------------------------------------------------------
@@ -180,7 +194,7 @@ def test_every_use_warns_once_and_is_blamed_on_its_line(
     ]
     assert not wrong, "warnings, and line of the script"
     for use, warned in zip(USES, sorted(printed, key=lambda w: w.line)):
-        is_argument = use.name in ("name", "paginate", "attribute")
+        is_argument = use.name in ARGUMENTS
         assert warned.kind == (
             "DeprecationWarning" if is_argument else "DeprecatedWarning"
         )
@@ -280,7 +294,7 @@ def test_the_table_of_uses_is_complete() -> None:
         *("set_api_key", "raise_on_error", "resource_envelope"),
         *("resource_path", "resource_name", "object_type"),
         *("tokenize_url_path", "profiler_key", "raise_if_http_error"),
-        *("name", "paginate", "attribute"),
+        *ARGUMENTS,
     }
 
 
@@ -595,3 +609,97 @@ def test_attribute_of_iter_cursor(server: wire.Server, session: Any) -> None:
     assert list(things) == [1, 2, 3]
     cursors = [dict(r.query).get("cursor") for r in server.requests]
     assert cursors == [None, "c2"]
+
+
+# ---------------------------------------------------------------------------
+# The URL by the names that it had
+# ---------------------------------------------------------------------------
+
+USER = {"type": "user", "name": "Jane", "email": "jane@example.com"}
+
+# What 4.5.2 and 5.4.1 called it, by method.
+OLD_URLS = [
+    *(("resource", name) for name in ("rget", "rput", "rdelete")),
+    *(("resource", name) for name in ("jget", "jput", "jpost")),
+    *(("path", name) for name in ("jget", "jput", "jpost", "rpost")),
+]
+
+
+@pytest.mark.parametrize(("old", "method"), OLD_URLS)
+def test_the_url_of_a_request_by_its_old_name(
+    old: str, method: str, box: Sandbox, boxed: Any
+) -> None:
+    (user,) = box.add("users", id="PABC123")
+    url = "users" if method.endswith("post") else "users/PABC123"
+    options: Dict[str, Any] = {}
+    if method[1:] in ("put", "post"):
+        options["json"] = {"user": USER}
+    with one_warning(old):
+        answer = getattr(boxed, method)(**{old: url}, **options)
+    if method == "rdelete":
+        assert answer.status_code == 204
+    else:
+        entity = answer["user"] if method[0] == "j" else answer
+        wanted = user if method.endswith("get") else USER
+        assert entity["name"] == wanted["name"]
+    (request,) = box.requests
+    assert (request.method, request.path) == (method[1:].upper(), f"/{url}")
+
+
+def test_a_resource_by_the_old_name_of_the_url(
+    box: Sandbox, boxed: Any
+) -> None:
+    (user,) = box.add("users", id="PABC123")
+    with one_warning("resource"):
+        assert boxed.rget(resource=user) == user
+    for nothing in (None, {"id": "PABC123"}):
+        with one_warning("resource"), pytest.raises(pdpyras.URLError):
+            boxed.rget(resource=nothing)
+    assert len(box.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["iter_all", "list_all", "dict_all"])
+def test_the_path_of_a_collection_by_its_old_name(
+    method: str, box: Sandbox, boxed: Any
+) -> None:
+    users = box.add("users", 150)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = getattr(boxed, method)(path="users", page_size=50)
+    is_old = method != "dict_all"  # Its name is still the same.
+    assert [w.filename for w in caught] == [__file__] * is_old
+    found = found.values() if method == "dict_all" else found
+    assert list(found) == users
+    assert len(box.requests) == 3
+
+
+def test_the_path_of_a_cursor_by_its_old_name(
+    box: Sandbox, boxed: Any
+) -> None:
+    records = box.add("audit/records", 150)
+    with one_warning("path"):
+        found = boxed.iter_cursor(path="audit/records", page_size=50)
+    assert list(found) == records
+
+
+@pytest.mark.parametrize("method", ["rget", "jget", "list_all", "iter_all"])
+@pytest.mark.parametrize("old", ["resource", "path"])
+def test_a_url_given_twice_is_a_type_error(
+    old: str, method: str, server: wire.Server, session: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"unexpected.*'{old}'"):
+        getattr(session, method)("users", **{old: "teams"})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("method", ["rget", "jget", "list_all", "iter_all"])
+def test_no_url_at_all_is_a_type_error(
+    method: str, server: wire.Server, session: Any
+) -> None:
+    with pytest.raises(TypeError, match=rf"{method}\(\) needs a URL"):
+        getattr(session, method)(params_={})
+    both = {"resource": "users", "path": "users"}
+    with one_warning("resource"):
+        with pytest.raises(TypeError, match="unexpected.*'path'"):
+            getattr(session, method)(**both)
+    assert server.requests == []
