@@ -8359,6 +8359,18 @@ class PDSession(_FastTransport, _Transport, _Logging):
         api_key = _masked(api_key)
         self.api_key = api_key
 
+    @property
+    @_deprecated("5.0.0", "Use `require_complete_results` instead.")
+    def raise_if_http_error(self) -> bool:
+        """The old name of :attr:`APISession.require_complete_results`."""
+        return getattr(self, "require_complete_results", True)
+
+    @raise_if_http_error.setter
+    @_deprecated("5.0.0", "Use `require_complete_results` instead.")
+    def raise_if_http_error(self, require: bool) -> None:
+        # To checkers, it would be an attribute of all sessions.
+        setattr(self, "require_complete_results", require)  # noqa: B010
+
     def _reset_transient_state(self) -> None:
         """Set up what is never pickled."""
         self._log: Any = _SessionLogger()
@@ -9296,8 +9308,10 @@ class _Collections(PDSession):
 
     def _requires_all(self) -> bool:
         # A class may have the 4.x name set to a value, in place of ours.
-        old = getattr(type(self), "raise_if_http_error", None)
-        return old if isinstance(old, bool) else self.require_complete_results
+        of_class = getattr(type(self), "raise_if_http_error", None)
+        if of_class is None or isinstance(of_class, property):
+            return self.require_complete_results
+        return bool(self.raise_if_http_error)
 
     def _fetch_page(
         self,
@@ -9544,17 +9558,6 @@ class APISession(_Collections):
     @default_sender.setter
     def default_sender(self, address: "Optional[str]") -> None:
         self.default_from = address
-
-    @property
-    @_deprecated("5.0.0", "Use `require_complete_results` instead.")
-    def raise_if_http_error(self) -> bool:
-        """The old name of :attr:`require_complete_results`."""
-        return self.require_complete_results
-
-    @raise_if_http_error.setter
-    @_deprecated("5.0.0", "Use `require_complete_results` instead.")
-    def raise_if_http_error(self, require: bool) -> None:
-        self.require_complete_results = require
 
     def after_set_api_key(self) -> None:
         """Forget what was learnt about the owner of the old key."""

@@ -538,6 +538,40 @@ def test_raise_if_http_error_set_on_a_class(box: Sandbox) -> None:
         assert len(received) == 100
 
 
+@pytest.mark.parametrize("of_all", [False, 0])
+def test_raise_if_http_error_set_on_the_class_of_all_sessions(
+    of_all: Any,
+    box: Sandbox,
+    boxed: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pdpyras.PDSession, "raise_if_http_error", of_all)
+    box.add("users", 150)
+    users = boxed.iter_all("users")
+    received = [next(users)]
+    box.fail(500)
+    with told(pdpyras.PDIncompleteWarning, "incomplete", "500"):
+        received += users
+    assert len(received) == 100
+    boxed.raise_if_http_error = True  # Of this session, it counts.
+    users = boxed.iter_all("users")
+    next(users)
+    box.fail(500)
+    with pytest.raises(pdpyras.PDServerError):
+        list(users)
+
+
+@pytest.mark.parametrize("name", ["EventsAPISession", "PDSession"])
+def test_raise_if_http_error_of_sessions_without_lists(name: str) -> None:
+    with getattr(pdpyras, name)(KEY) as session:
+        with one_warning("raise_if_http_error"):
+            assert session.raise_if_http_error is True
+        with one_warning("raise_if_http_error"):
+            session.raise_if_http_error = False
+        with one_warning("raise_if_http_error"):
+            assert session.raise_if_http_error is False
+
+
 KINDS = [
     pdpyras.PDSession,
     pdpyras.APISession,
