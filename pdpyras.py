@@ -9664,8 +9664,15 @@ class APISession(_Collections):
         """Seconds that this session has spent waiting for answers."""
         return sum(self.api_time.values())
 
-    def postprocess(self, response: Response) -> None:
-        """Count a response, and log it."""
+    def postprocess(
+        self, response: Response, *args: Any, **kwargs: Any
+    ) -> None:
+        """Count a response, and log it.
+
+        :param response: the response
+        :param args: ignored, and so are keyword arguments: with 4.x and 5.x,
+            there was a ``suffix``, which subclasses hand on
+        """
         if getattr(response, "request", None) is None:
             return  # It is one that a test has made by hand.
         method = str(response.request.method).upper()

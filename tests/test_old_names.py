@@ -737,3 +737,23 @@ def test_no_url_at_all_is_a_type_error(
         with pytest.raises(TypeError, match="unexpected.*'path'"):
             getattr(session, method)(**both)
     assert server.requests == []
+
+
+# ---------------------------------------------------------------------------
+# What needs no other name
+# ---------------------------------------------------------------------------
+
+
+class Suffixed(pdpyras.APISession):
+    """A subclass that counts under keys of its own, as 4.x let it."""
+
+    def postprocess(self, response: Any, suffix: Any = None) -> None:
+        super().postprocess(response, suffix=suffix)
+        super().postprocess(response, suffix)
+
+
+def test_postprocess_takes_a_suffix(box: Sandbox) -> None:
+    with Suffixed(KEY, url=box.url) as session:
+        assert session.get("users").status_code == 200
+        session.postprocess(session.get("users"), suffix="mine")
+        assert session.api_call_counts == {"GET /users": 6}
