@@ -31,6 +31,10 @@ What goes wrong is raised as one of these::
 What is no error, but must not be missed, is a :class:`PDWarning`; if a result
 is not the whole, a :class:`PDIncompleteWarning`.
 
+Scripts of 4.x and 5.x that say ``from pdpyras import *`` have by it what these
+had: ``logging``, ``sys``, ``warnings``, ``datetime`` and others. A new script
+should import these itself.
+
 The API's behaviour is taken from PagerDuty's published documents: the
 OpenAPI documents of the REST API and of the Events API v2, and the pages on
 rate limits, pagination, errors and wrapped entities.
@@ -64,6 +68,7 @@ from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
 from itertools import chain
+from json import JSONDecodeError
 from operator import itemgetter
 from random import random
 from typing import (
@@ -97,9 +102,10 @@ from urllib.parse import (
     urljoin,
     urlsplit,
 )
+from warnings import warn
 
 import requests
-from requests import Response
+from requests import Response, Session
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPDigestAuth
 from requests.cookies import RequestsCookieJar
@@ -139,6 +145,8 @@ if TYPE_CHECKING:  # Old Pythons have none of these.
 
 __version__ = "6.0.0"
 
+# What this module merely imports is in it for scripts of 4.x and 5.x, to which
+# `from pdpyras import *` brought it.
 __all__ = [
     "APISession",
     "CANONICAL_PATHS",
@@ -150,6 +158,8 @@ __all__ = [
     "HistoryIterator",
     "HistoryWindow",
     "ITERATION_LIMIT",
+    "Iterator",
+    "JSONDecodeError",
     "PDClientError",
     "PDDeadlineError",
     "PDHTTPError",
@@ -161,13 +171,19 @@ __all__ = [
     "PDSession",
     "PDWarning",
     "PoolError",
+    "REQUESTS_VERSION",
     "RateLimit",
     "RequestException",
+    "Response",
+    "Session",
     "TEXT_LEN_LIMIT",
     "TIMEOUT",
     "URLError",
+    "Union",
     "auto_json",
     "canonical_path",
+    "datetime",
+    "deepcopy",
     "deprecated_kwarg",
     "endpoint_matches",
     "entity_wrappers",
@@ -175,10 +191,13 @@ __all__ = [
     "infer_entity_wrapper",
     "is_path_param",
     "last_4",
+    "logging",
     "normalize_url",
     "object_type",
     "plural_name",
     "raise_on_error",
+    "random",
+    "requests",
     "requires_success",
     "resource_envelope",
     "resource_name",
@@ -186,11 +205,14 @@ __all__ = [
     "resource_url",
     "singular_name",
     "successful_response",
+    "sys",
     "time",
     "tokenize_url_path",
     "truncate_text",
     "try_decoding",
     "unwrap",
+    "warn",
+    "warnings",
     "wrapped_entities",
 ]
 
@@ -308,6 +330,9 @@ _PAGINATION_PROPERTIES = frozenset(
 # Where Python asks the operating system for proxies, not the environment
 # alone, it cannot be seen whether the answer has changed.
 _HAS_SYSTEM_PROXIES = sys.platform in ("win32", "darwin")
+
+#: Version of requests, which scripts of 5.x have from here.
+REQUESTS_VERSION: str = requests.__version__
 
 _USER_AGENT = "pdpyras/{} {} Python/{}.{}".format(
     __version__, default_user_agent(), *sys.version_info[:2]

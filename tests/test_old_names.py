@@ -757,3 +757,39 @@ def test_postprocess_takes_a_suffix(box: Sandbox) -> None:
         assert session.get("users").status_code == 200
         session.postprocess(session.get("users"), suffix="mine")
         assert session.api_call_counts == {"GET /users": 6}
+
+
+STAR = """
+from pdpyras import *
+
+try:
+    session = APISession("fake", default_from="jane@example.com")
+    session.url = "http://127.0.0.1:9"
+    session.max_network_attempts = 0
+    session.rget("users", params={"since": datetime(2024, 5, 6).isoformat()})
+except PDClientError as e:
+    logging.error("failed")
+    sys.exit(7)
+"""
+
+
+def test_a_script_that_imports_star_has_what_it_had(tmp_path: Any) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STAR, encoding="utf-8")
+    done = run(script)
+    assert (done.returncode, done.stderr) == (7, "ERROR:root:failed\n")
+
+
+def test_star_brings_what_5_4_1_and_4_5_2_had() -> None:
+    names: Dict[str, Any] = {}
+    exec("from pdpyras import *", names)
+    assert names["requests"].Session is names["Session"]
+    assert names["requests"].Response is names["Response"]
+    assert names["requests"].__version__ == names["REQUESTS_VERSION"]
+    assert names["warnings"] is warnings and names["warn"] is warnings.warn
+    assert names["sys"] is sys
+    assert issubclass(names["JSONDecodeError"], ValueError)
+    assert names["logging"].getLogger("pdpyras")
+    assert names["deepcopy"]([1]) == [1] and 0 <= names["random"]() < 1
+    assert names["datetime"](2024, 5, 6).isoformat() == "2024-05-06T00:00:00"
+    assert names["Union"] and names["Iterator"]
