@@ -793,3 +793,46 @@ def test_star_brings_what_5_4_1_and_4_5_2_had() -> None:
     assert names["deepcopy"]([1]) == [1] and 0 <= names["random"]() < 1
     assert names["datetime"](2024, 5, 6).isoformat() == "2024-05-06T00:00:00"
     assert names["Union"] and names["Iterator"]
+
+
+class InAnyCase(pdpyras.APISession):
+    """A subclass that changes headers by names in any case."""
+
+    def prepare_headers(self, method: str, user_headers: Any = {}) -> Any:  # noqa: B006
+        headers = super().prepare_headers(method, user_headers)
+        headers["x-agent"] = headers["user-agent"]
+        headers["user-agent"] = "mine"
+        headers.update({"ACCEPT": "text/plain"})
+        del headers["from"]
+        return headers
+
+
+def test_prepared_headers_are_found_in_any_case(server: wire.Server) -> None:
+    with InAnyCase(KEY, "jane@example.com", url=server.url) as session:
+        session.get("users")
+        session.get("users", headers={"X": "1"})
+        agent = session.user_agent
+    for request in server.requests:
+        assert request.headers.get_all("User-Agent") == ["mine"]
+        assert request.headers.get_all("Accept") == ["text/plain"]
+        assert request.headers["X-Agent"] == agent
+        assert "From" not in request.headers
+
+
+def test_prepared_headers_are_a_mapping_as_that_of_requests(
+    session: Any,
+) -> None:
+    headers = session.prepare_headers("POST", {b"X-Mine": "1"})
+    assert headers["x-mine"] == headers.get("X-MINE") == "1"
+    assert "content-TYPE" in headers and "Nothing" not in headers
+    assert headers.get("nothing") is None and headers.get(5, 6) == 6
+    with pytest.raises(KeyError, match="nothing"):
+        headers["nothing"]
+    assert headers.setdefault("content-type", "a/b") == "application/json"
+    assert headers.setdefault("X-New", "2") == headers["x-new"] == "2"
+    twin = headers.copy()
+    assert twin.pop("CONTENT-TYPE") == "application/json"
+    assert twin.pop("content-type", None) is None
+    with pytest.raises(KeyError):
+        twin.pop("content-type")
+    assert headers["content-type"] == "application/json"
