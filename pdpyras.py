@@ -10407,6 +10407,22 @@ _guarding = threading.local()
 # ---------------------------------------------------------------------------
 
 
+def _as_outbox(outbox: Any) -> Any:
+    """An outbox, or that of a path.
+
+    :raises PDInputError: it is neither, nor None
+    """
+    if isinstance(outbox, (str, bytes, os.PathLike)):
+        from pdpyras_outbox import Outbox
+
+        outbox = Outbox(outbox)
+    if outbox is not None and not hasattr(outbox, "put"):
+        raise PDInputError(
+            f"The outbox must be an Outbox, or a path, not {outbox!r}."
+        )
+    return outbox
+
+
 class _EventsSession(PDSession):
     """What the clients of the Events API v2 share.
 
@@ -10430,10 +10446,13 @@ class _EventsSession(PDSession):
     #: :class:`PDInputError`. False: it is shortened, with a warning.
     strict_events: bool = False
 
-    __attrs__ = PDSession.__attrs__ + ["_outbox", "strict_events"]
+    #: Where events wait until the API has taken them; None: nowhere. A
+    #: :class:`pdpyras_outbox.Outbox`, or the path of one.
+    outbox: Any = None
+
+    __attrs__ = PDSession.__attrs__ + ["outbox", "strict_events"]
 
     _confidential = _CONFIDENTIAL_IN_BODY
-    _outbox: Any = None
 
     def __init__(
         self,
@@ -10446,7 +10465,8 @@ class _EventsSession(PDSession):
     ) -> None:
         api_key = _masked(api_key)
         super().__init__(api_key, debug, name, url, region)
-        self.outbox = outbox
+        # None may be the argument's default; the class may have an outbox.
+        self.outbox = self.outbox if outbox is None else outbox
 
     @classmethod
     def _arguments_from(cls, environ: "Mapping[str, str]") -> "Dict[str, Any]":
@@ -10455,25 +10475,12 @@ class _EventsSession(PDSession):
             super()._arguments_from(environ), **_without_none(outbox=outbox)
         )
 
-    @property
-    def outbox(self) -> Any:
-        """Where events wait until the API has taken them; None: nowhere.
+    if not TYPE_CHECKING:  # To checkers, any name would be an attribute.
 
-        A :class:`pdpyras_outbox.Outbox`, or the path of one.
-        """
-        return self._outbox
-
-    @outbox.setter
-    def outbox(self, outbox: Any) -> None:
-        if isinstance(outbox, (str, bytes, os.PathLike)):
-            from pdpyras_outbox import Outbox
-
-            outbox = Outbox(outbox)
-        if outbox is not None and not hasattr(outbox, "put"):
-            raise PDInputError(
-                f"The outbox must be an Outbox, or a path, not {outbox!r}."
-            )
-        self._outbox = outbox
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "outbox":
+                value = _as_outbox(value)
+            super().__setattr__(name, value)
 
     def _request_options(
         self, method: str, full_url: str, options: "Dict[str, Any]"
@@ -10498,13 +10505,13 @@ class _EventsSession(PDSession):
         if deadline is _SESSION_DEADLINE and self.deadline is None:
             guarding = getattr(_guarding, "deadline", None)
             deadline = guarding or _SESSION_DEADLINE
-        if self._outbox is None:
+        if self.outbox is None:
             event, notes = self._fitted(event)
             send = partial(self._deliver, path, event, **_passed_on(deadline))
         else:
             deadline = self._begin_deadline(deadline)
             event, notes = self._fitted(_complete_event(event))
-            send = partial(self._outbox.put, self, path, event, deadline)
+            send = partial(self.outbox.put, self, path, event, deadline)
         try:
             response = send()
         except Exception:

@@ -1,6 +1,7 @@
 """How sessions are set up: URL and region, environment, keys, retry."""
 
 import pytest
+import requests
 
 import pdpyras
 from tests import wire
@@ -321,3 +322,96 @@ def test_none_is_without_limit(name, session):
     setattr(session, name, None)
     with pytest.raises(ValueError, match="not None"):
         session.sleep_timer_max = None
+
+
+# -- On the class ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS[1:])
+def test_an_outbox_set_on_the_class_is_that_of_its_sessions(
+    name, server, tmp_path, monkeypatch
+):
+    kind = getattr(pdpyras, name)
+    before = kind(KEY)
+    path = str(tmp_path / "alerts.db")
+    monkeypatch.setattr(kind, "outbox", path)
+    session = kind(KEY, url="http://127.0.0.1:9")
+    session.max_network_attempts = 0
+    if name == "EventsAPISession":
+        assert session.trigger("Disk is full", "db1.example.com")
+    else:
+        session.submit("Deployed")
+    assert len(session.outbox) == 1 and repr(path) in repr(session.outbox)
+    assert before.outbox is None
+    other = kind(KEY, outbox=str(tmp_path / "other.db"))
+    assert len(other.outbox) == 0
+    server.reply(202, json={"dedup_key": "k"}, times=1)
+    session.outbox, session.url = None, server.url
+    if name == "EventsAPISession":
+        assert session.trigger("Disk is full", "db1.example.com") == "k"
+        assert len(server.requests) == 1
+    monkeypatch.setattr(kind, "outbox", 5)
+    with pytest.raises(pdpyras.PDInputError, match="outbox must be"):
+        kind(KEY)
+
+
+SET_ON_A_CLASS = {
+    "PDSession": {
+        "deadline": 9,
+        "max_http_attempts": 2,
+        "max_network_attempts": 1,
+        "max_rate_wait": 5,
+        "max_response_size": 100,
+        "timeout": 7,
+        "retry_reads": True,
+        "retry_ambiguous_writes": False,
+        "sleep_timer": 0.5,
+        "sleep_timer_base": 3,
+        "sleep_timer_max": 4,
+        "stagger_cooldown": 0.5,
+        "early_access": {"x"},
+    },
+    "APISession": {
+        "default_from": "jane@example.com",
+        "default_page_size": 5,
+        "prefetch": 2,
+        "require_complete_results": False,
+        "client_incident_keys": True,
+        "retry": {503: 5},
+        "url": "https://127.0.0.1",
+        "permitted_methods": ("GET",),
+    },
+    "EventsAPISession": {
+        "strict_events": True,
+        "client_dedup_keys": True,
+        "retry": {503: 5},
+        "url": "https://127.0.0.1",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [(name, key) for name in SET_ON_A_CLASS for key in SET_ON_A_CLASS[name]],
+)
+def test_a_setting_on_the_class_is_that_of_sessions_made_later(
+    name, setting, monkeypatch
+):
+    value = SET_ON_A_CLASS[name][setting]
+    kind = getattr(pdpyras, name)
+    monkeypatch.setattr(kind, setting, value)
+    assert getattr(kind(KEY), setting) == value
+
+
+def test_every_setting_of_a_class_is_tried():
+    """All but those that the page calls exceptions, and the outbox."""
+    public = {
+        setting
+        for name in SET_ON_A_CLASS
+        for setting in getattr(pdpyras, name).__attrs__
+        if not setting.startswith("_")
+    }
+    others = {"print_debug", "outbox", "api_call_counts", "api_time"}
+    tried = {key for name in SET_ON_A_CLASS for key in SET_ON_A_CLASS[name]}
+    mixed = set(requests.Session.__attrs__) | others
+    assert public - mixed - tried == set()
