@@ -8890,12 +8890,15 @@ class PDSession(_FastTransport, _Transport, _Logging):
         if isinstance(method, bytes):
             method = method.decode("latin-1")
         name = method.upper() if isinstance(method, str) else method
-        if name not in self.permitted_methods:
-            raise PDClientError(
-                f"The method {name} is not permitted by this API, which "
-                f"takes {', '.join(self.permitted_methods) or 'none'}."
-            )
-        return name
+        if name in self.permitted_methods:
+            return name
+        name = str(name).strip()
+        if name in self.permitted_methods:
+            return name
+        raise PDClientError(
+            f"The method {name} is not permitted by this API, which "
+            f"takes {', '.join(self.permitted_methods) or 'none'}."
+        )
 
     def _warn_of_plain_http(self, full_url: str) -> None:
         """Say once that whoever is on the way can read the key."""

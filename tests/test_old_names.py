@@ -836,3 +836,13 @@ def test_prepared_headers_are_a_mapping_as_that_of_requests(
     with pytest.raises(KeyError):
         twin.pop("content-type")
     assert headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("method", [" get ", "get\n", "\tGET", b" get "])
+def test_white_space_around_a_method_is_no_part_of_it(
+    method: Any, server: wire.Server, session: Any
+) -> None:
+    assert session.request(method, "users").status_code == 200
+    assert server.requests[0].method == "GET"
+    with pytest.raises(pdpyras.PDClientError, match="HEAD is not permitted"):
+        session.request(" head ", "users")
