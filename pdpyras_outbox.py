@@ -94,6 +94,10 @@ _FILE_ERRORS = (sqlite3.Error, OSError, PDInputError)
 # A moment after all that can be in a file.
 _NEVER = 2e11
 
+# Whose attempt has failed is the last one to be tried again: what fails always
+# holds up nobody.
+_ORDER = "next_attempt_at, id"
+
 
 # ---------------------------------------------------------------------------
 # Attempts
@@ -220,7 +224,9 @@ class _Choice(NamedTuple):
         values: Dict[str, Any] = {"owner": owner, "now": self.now}
         where = (
             "refused = 0 AND owner = :owner AND "
-            "(next_attempt_at <= :now OR next_attempt_at > :now + :longest) "
+            # By the sign the index is kept for the order.
+            "(+next_attempt_at <= :now OR "
+            "+next_attempt_at > :now + :longest) "
             f"AND NOT EXISTS (SELECT 1 FROM {TABLE} AS older WHERE "
             "older.refused = 0 AND older.owner = e.owner AND "
             "older.dedup_key = e.dedup_key AND older.id < e.id)"
@@ -258,6 +264,7 @@ class _Sender:
         # with, which a damaged file could show again.
         self._skip: Set[str] = set()
         self._done: Set[str] = set()
+        self._order = _ORDER
 
     def is_done_with(self, event: Event) -> bool:
         """Has this call delivered it, or set it aside?"""
@@ -290,7 +297,7 @@ class _Sender:
             with at_least_a_moment():
                 return self._settle(event, error)
 
-    def pick(self, choice: _Choice, order: str = "id") -> Optional[Event]:
+    def pick(self, choice: _Choice) -> Optional[Event]:
         """The event that is to be sent next."""
         delivered = self._file.delivered
 
@@ -301,7 +308,7 @@ class _Sender:
             )
 
         return self._file.first(
-            *choice.where(self._owner), is_skipped, order=order
+            *choice.where(self._owner), is_skipped, self._order
         )
 
     def _settle(self, event: Event, error: Optional[Exception]) -> _Step:
@@ -474,7 +481,7 @@ class _Flush(_Sender):
         self.is_hopeless = False
         newest = self._file.read(f"SELECT MAX(id) FROM {TABLE}")
         self._mark = newest[0][0] or 0
-        self._weight = self._throttled = 0
+        self._weight = self._pauses = self._throttled = 0
         self._busy_until = time.monotonic() + ATTEMPT_TIME
         self._skipped = 0.0  # Seconds of pauses that took no time.
         self.expire()
@@ -500,7 +507,8 @@ class _Flush(_Sender):
 
     def _continues(self, step: _Step, choice: _Choice) -> bool:
         if step.is_done:
-            self._weight = self._throttled = 0
+            self._weight = self._pauses = self._throttled = 0
+            self._order = _ORDER
             return True
         if step.event is not None and step.error is not None:
             return self._after_failure(step, step.event, step.error)
@@ -515,6 +523,9 @@ class _Flush(_Sender):
     ) -> bool:
         self._weight += step.weight
         is_throttled = _status(error) == 429
+        # A limit says nothing against the event, which keeps its place.
+        first = f"e.id <> {event.id}, " if is_throttled else ""
+        self._order = first + _ORDER
         self._throttled = self._throttled + 1 if is_throttled else 0
         waits = bool(self._deadline) or 0 < self._throttled < MAX_THROTTLED
         if not waits:
@@ -522,14 +533,17 @@ class _Flush(_Sender):
         if self._weight < MAX_FAILURES:
             return True
         self._weight = 0
-        if waits and self._sleep(_pause(event.attempts + 1, error)):
+        self._pauses += 1
+        # The pauses of this event may be long already, and others be due.
+        if waits and self._sleep(_pause(self._pauses, error)):
             return True
         self.is_hopeless = True
         return False
 
     def _wait_until_due(self, choice: _Choice) -> bool:
         """Wait for the first pause that ends; False: there is none."""
-        event = self.pick(choice._replace(now=_NEVER), "next_attempt_at")
+        self._order = _ORDER
+        event = self.pick(choice._replace(now=_NEVER))
         now = time.time() + self._skipped
         return event is not None and self._sleep(event.next_attempt_at - now)
 

@@ -77,7 +77,7 @@ _NEWTABLE = (
 )
 # Each index ends with the id, of itself: the first gives a queue in its order.
 _NEW_INDEXES = (
-    f"CREATE INDEX {TABLE}_queue ON {TABLE} (refused, owner)",
+    f"CREATE INDEX {TABLE}_queue ON {TABLE} (refused, owner, next_attempt_at)",
     f"CREATE INDEX {TABLE}_key ON {TABLE} (owner, dedup_key, refused)",
 )
 

@@ -116,6 +116,15 @@ def all_bytes(path):
     return contents
 
 
+def end_pauses(events):
+    """As if the pauses were over, one after the other."""
+    events.outbox._file.write(
+        "UPDATE pdpyras_outbox SET next_attempt_at = next_attempt_at - 100 "
+        "WHERE next_attempt_at > 100",
+        (),
+    )
+
+
 def forget_pauses(events):
     """As if all the pauses were over."""
     events.outbox._file.write(
@@ -326,6 +335,62 @@ def test_other_keys_are_not_held_up(alerts, api):
     trigger(alerts, "other")
     assert api.taken == [("trigger", "other")]
     assert [e["dedup_key"] for e in alerts.outbox.waiting()] == ["k"]
+
+
+POISON = "DROP TABLE x"
+
+
+@pytest.fixture(params=[500, "closed"])
+def poisoned(request, alerts, api, server):
+    """Three events that always fail, and six others, wait for the network."""
+    alerts.retry, alerts.max_network_attempts = {}, 0
+    is_away, accept = [True], server.handler
+
+    def answer(received):
+        if not is_away and POISON not in received.body.decode():
+            return accept(received)
+        if request.param == "closed":
+            return wire.Answer(raw=b"")
+        return wire.Answer(500)
+
+    server.handler = answer
+    for number in range(3):
+        details = {"query": POISON}
+        trigger(alerts, f"poison{number}", custom_details=details)
+    for number in range(3):
+        trigger(alerts, f"k{number}")
+        alerts.resolve(f"k{number}")
+    is_away.clear()
+    end_pauses(alerts)
+
+
+GOOD = [(what, f"k{n}") for n in range(3) for what in ("trigger", "resolve")]
+
+
+def test_what_always_fails_holds_up_no_flush(alerts, api, poisoned):
+    for _ in range(4):
+        alerts.outbox.flush(alerts)
+        end_pauses(alerts)
+    assert sorted(api.taken) == sorted(GOOD)
+    waiting = [event["dedup_key"] for event in alerts.outbox.waiting()]
+    assert waiting == ["poison0", "poison1", "poison2"]
+
+
+def test_what_always_fails_holds_up_no_call(alerts, api, poisoned, naps):
+    alerts.retry, alerts.max_network_attempts = {500: 2}, 3
+    for number in range(4):
+        trigger(alerts, f"next{number}")
+        end_pauses(alerts)
+    assert set(api.taken) >= set(GOOD)
+    assert naps == []  # Others are not worth a pause.
+
+
+def test_the_pauses_of_one_event_end_no_flush(alerts, api, poisoned):
+    alerts.outbox._file.write(
+        "UPDATE pdpyras_outbox SET attempts = 9, next_attempt_at = id", ()
+    )
+    alerts.outbox.flush(alerts, deadline=30)
+    assert sorted(api.taken) == sorted(GOOD)
 
 
 def test_one_key_of_two_routing_keys_is_two_alerts(alerts, api, path):
