@@ -3089,10 +3089,14 @@ class _Deadline:
     """The moment at which a call ends, whatever happens.
 
     :param seconds: from now on
+    :param longest_pause: between attempts, in seconds
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(
+        self, seconds: float, longest_pause: float = sys.float_info.max
+    ) -> None:
         self.seconds = seconds
+        self.longest_pause = longest_pause
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
@@ -4077,11 +4081,15 @@ class _Attempts:
         error: "Optional[BaseException]" = None,
     ) -> None:
         """Refuse to begin a pause that would end too late."""
-        if self._deadline is None or wait < self._deadline.left():
+        deadline = self._deadline
+        if deadline is None:
             return
+        if wait < min(deadline.left(), deadline.longest_pause):
+            return
+        seconds = min(deadline.seconds, deadline.longest_pause)
         raise PDDeadlineError(
             f"{self._endpoint}: {reason} The next attempt would be due in "
-            f"{wait:g} s, after the deadline of {self._deadline.seconds:g} s.",
+            f"{wait:g} s, after the deadline of {seconds:g} s.",
             self._last_response,
         ) from error
 

@@ -48,7 +48,13 @@ from typing import (
 )
 
 import pdpyras
-from pdpyras import PDClientError, PDHTTPError, PDInputError, PDWarning
+from pdpyras import (
+    PDClientError,
+    PDDeadlineError,
+    PDHTTPError,
+    PDInputError,
+    PDWarning,
+)
 from pdpyras_outbox_store import (
     POLL_TIME,
     TABLE,
@@ -70,10 +76,14 @@ __all__ = ["Outbox", "Report"]
 # Settings
 # ---------------------------------------------------------------------------
 
-# Seconds for which a call tries to send its own event, and what it spends on
-# others, or on its own if the API was out of reach a moment ago.
+# Seconds of one attempt of a call; and those in which it begins to send
+# others, which an attempt has, too, while the API is out of reach.
 OWN_TIME = 10.0
 OTHERS_TIME = 1.0
+
+# Events that a call may send, however long the API takes for each: with one,
+# what waits would never become less.
+MIN_EVENTS = 2
 
 # Seconds of one attempt of flush().
 ATTEMPT_TIME = 15.0
@@ -203,6 +213,47 @@ class _Step(NamedTuple):
         return 1 if _status(self.error) >= 500 else MAX_FAILURES
 
 
+class _Limit(NamedTuple):
+    """Seconds that an attempt may take, and each pause within it."""
+
+    seconds: float
+    pause: float = float("inf")
+
+
+class _Reach(NamedTuple):
+    """Whether the API is in reach, as the senders before have found.
+
+    What takes longer than OTHERS_TIME to answer, and is given up then, cannot
+    be told from what never answers. So an attempt may take its full time even
+    while the API is out of reach: if one was given up, once a minute.
+
+    :ivar is_out: it is out of reach, or answers with errors
+    :ivar is_silent: the last attempt was given up, without an answer
+    :ivar waits_from: when an attempt may next take its full time
+    """
+
+    is_out: bool = False
+    is_silent: bool = False
+    waits_from: float = 0.0
+
+    def is_patient(self) -> bool:
+        """May an attempt again take its full time?"""
+        now = time.time()  # It may have been set back.
+        return not now < self.waits_from <= now + MAX_PAUSE
+
+    def after_success(self) -> "_Reach":
+        return self._replace(is_out=False, is_silent=False)
+
+    def after_failure(self, seconds: float, is_cut_off: bool) -> "_Reach":
+        """What is known after an attempt that could take so many seconds."""
+        if is_cut_off and seconds <= OTHERS_TIME:
+            return self._replace(is_silent=self.is_out)  # It may be but slow.
+        waits_from = self.waits_from
+        if seconds >= OWN_TIME and (is_cut_off or self.is_out):
+            waits_from = time.time() + MAX_PAUSE
+        return _Reach(True, is_cut_off, waits_from)
+
+
 class _Choice(NamedTuple):
     """Which of the events that are due is to be sent."""
 
@@ -265,6 +316,8 @@ class _Sender:
         self._skip: Set[str] = set()
         self._done: Set[str] = set()
         self._order = _ORDER
+        # Seconds that the API took for its last answer, if there was one.
+        self._took: Optional[float] = None
 
     def is_done_with(self, event: Event) -> bool:
         """Has this call delivered it, or set it aside?"""
@@ -276,10 +329,10 @@ class _Sender:
 
     # -- One event ----------------------------------------------------------
 
-    def step(self, choice: _Choice, limit: Callable[[Event], float]) -> _Step:
+    def step(self, choice: _Choice, limit: Callable[[Event], _Limit]) -> _Step:
         """Send one event, unless another process or thread is sending.
 
-        :param limit: seconds that an attempt for this event may take
+        :param limit: what an attempt for this event may take
         """
         with file_lock(self._file.path + "-sender") as is_held:
             if not is_held:
@@ -288,14 +341,50 @@ class _Sender:
                 self._file.forget_delivered()
                 self.expire()
             event = self.pick(choice)
-            seconds = limit(event) if event else 0
-            left = self.left()
-            if event is None or seconds <= 0 or left <= 0:
+            start = time.monotonic()
+            most = limit(event) if event else _Limit(0)
+            seconds = min(most.seconds, self.left())
+            if event is None or seconds <= 0:
                 return _Step("nothing")
-            deadline = seconds if seconds < left else self._deadline
-            error = _post(self._session, event, deadline)
+            error = _post(self._session, event, self._end(most, seconds))
+            self._learn(event, error, seconds, time.monotonic() - start)
             with at_least_a_moment():
                 return self._settle(event, error)
+
+    def _end(self, limit: _Limit, seconds: float) -> Any:
+        """The deadline of an attempt."""
+        if limit.pause < seconds:
+            return pdpyras._Deadline(seconds, limit.pause)
+        return seconds if seconds == limit.seconds else self._deadline
+
+    def _learn(
+        self,
+        event: Event,
+        error: Optional[Exception],
+        seconds: float,
+        took: float,
+    ) -> None:
+        """Note for the next attempts whether the API is in reach."""
+        before = reach = self._reach()
+        if error is None or (_status(error) and _is_final(event, error)):
+            self._took = took
+            reach = reach.after_success()
+        elif event.is_whole:
+            is_cut_off = (
+                isinstance(error, PDDeadlineError)
+                and error.response is None
+                and took >= seconds
+            )
+            if is_cut_off or self._took is None:
+                reach = reach.after_failure(seconds, is_cut_off)
+        if reach != before:
+            self._file.note(reach)
+
+    def _reach(self) -> _Reach:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            is_out, is_silent, waits_from = self._file.noted()
+            return _Reach(bool(is_out), bool(is_silent), float(waits_from))
+        return _Reach()
 
     def pick(self, choice: _Choice) -> Optional[Event]:
         """The event that is to be sent next."""
@@ -363,14 +452,15 @@ class _Sender:
 
     def send_own(self, row: Event) -> None:
         """Try to send an event, after what waits of its key; then others."""
-        others, is_done = OTHERS_TIME, False
-        own = OTHERS_TIME if self._has_failed_lately() else OWN_TIME
+        others, count = OTHERS_TIME, 0
 
-        def limit(event: Event) -> float:
+        def limit(event: Event) -> _Limit:
             if event.token == row.token:
-                return own
-            return OTHERS_TIME if others > 0 else 0
+                return _Limit(self._full_time())
+            is_late = others <= 0 and count >= MIN_EVENTS
+            return _Limit(0) if is_late else self._others_limit()
 
+        is_done = False
         while not is_done:
             start = time.monotonic()
             choice = _Choice(time.time(), own=row)
@@ -380,26 +470,43 @@ class _Sender:
             if not step.is_done or step.event is None:
                 break
             is_done = step.event.token == row.token
+            count += 1
             if not is_done:
                 others -= time.monotonic() - start
         self.send_others(others)
 
-    def _has_failed_lately(self) -> bool:
-        """Does an event wait because an attempt has failed?
+    def _full_time(self) -> float:
+        """Seconds of an attempt for the event of this call.
 
         In an outage each call would else take its ten seconds.
         """
-        where = "refused = 0 AND owner = ? AND attempts > 0"
-        return self._file.first(where, (self._owner,)) is not None
+        reach, most = self._reach(), max(OWN_TIME, OTHERS_TIME)
+        if not reach.is_out:
+            return most
+        is_test = reach.is_silent and reach.is_patient()
+        return most if is_test and self.left() >= OWN_TIME else OTHERS_TIME
+
+    def _others_limit(self) -> _Limit:
+        """What an attempt for another event may take.
+
+        While the API answers, however slowly, it is not cut short: it could
+        have arrived, and would be repeated.
+        """
+        if self._reach().is_patient():
+            return _Limit(self._full_time(), OTHERS_TIME)
+        return _Limit(OTHERS_TIME)
 
     def send_others(self, seconds: float = OTHERS_TIME) -> None:
         """Spend so many seconds on what waits."""
         end = time.monotonic() + min(seconds, self.left())
         weight = 0
         while weight < MAX_FAILURES and time.monotonic() < end:
+            if (self._took or 0) > min(
+                self._others_limit().seconds, self.left()
+            ):
+                break
             choice = _Choice(time.time(), skip=self._skip)
-            # An attempt that was cut short could have arrived.
-            step = self.step(choice, lambda _: OTHERS_TIME)
+            step = self.step(choice, lambda _: self._others_limit())
             weight = weight + step.weight if step.weight else 0
             if step.outcome == "failed" and step.event is not None:
                 self._skip.add(step.event.token)
@@ -441,7 +548,9 @@ class _Sender:
             try:
                 if self.pick(choice) is None:
                     return
-                step = self.step(choice, lambda _: end - time.monotonic())
+                step = self.step(
+                    choice, lambda _: _Limit(end - time.monotonic())
+                )
             except _FILE_ERRORS:
                 return  # What cannot be read cannot be sent first.
             if step.outcome == "busy" and time.monotonic() < end:
@@ -501,9 +610,11 @@ class _Flush(_Sender):
                 return
             is_open = not is_open
 
-    def _attempt_time(self, event: Event) -> float:
+    def _attempt_time(self, event: Event) -> _Limit:
         seconds = self._session.deadline
-        return ATTEMPT_TIME if seconds is None else min(ATTEMPT_TIME, seconds)
+        return _Limit(
+            ATTEMPT_TIME if seconds is None else min(ATTEMPT_TIME, seconds)
+        )
 
     def _continues(self, step: _Step, choice: _Choice) -> bool:
         if step.is_done:
@@ -735,8 +846,9 @@ class Outbox:
         :param path: where the API takes it
         :param event: complete, and of a size that the API takes
         :param deadline: seconds in which the call ends; None: about a second
-            more than its own event takes, which gets ten, or one while others
-            wait because an attempt has failed
+            more than its own event takes, which gets ten, or one while the
+            API is out of reach; with a slow API, the last one of others that
+            was begun gets ten, too
         :returns: None once the event is on disk; the API's response, if it
             cannot be kept and was sent directly
         :raises PDClientError: neither is possible; or the outbox is full

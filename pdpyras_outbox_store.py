@@ -695,6 +695,30 @@ class File:
         with contextlib.suppress(OSError):
             os.remove(self.path + "-ballast")
 
+    # -- What senders tell each other ---------------------------------------
+
+    def noted(self) -> Any:
+        """What the sender before has noted; None if that cannot be read.
+
+        :raises ValueError: it is damaged
+        """
+        try:
+            with open(self.path + "-sender", "rb") as file:
+                return json.loads(file.read(1000) or b"null")
+        except (OSError, RecursionError):
+            return None
+
+    def note(self, value: Any) -> None:
+        """Note something, in the file whose lock the sender holds.
+
+        It need not survive: neither is it synced, nor need there be room.
+        """
+        text = json.dumps(value).encode("ascii")
+        with contextlib.suppress(OSError):
+            with open(self.path + "-sender", "r+b", buffering=0) as file:
+                file.truncate(0)
+                file.write(text)
+
     # -- Events -------------------------------------------------------------
 
     def add(

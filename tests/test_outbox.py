@@ -750,6 +750,152 @@ def test_an_attempt_is_bounded_by_a_deadline(alerts, api, monkeypatch):
     assert seconds == [pdpyras_outbox.OWN_TIME]
 
 
+# -- A slow API, and a silent one ---------------------------------------------
+
+
+@pytest.fixture
+def slow(alerts, server, monkeypatch):
+    """The API takes longer than what is spent on others, but it works."""
+    monkeypatch.setattr(pdpyras_outbox, "OTHERS_TIME", 0.1)
+    monkeypatch.setattr(pdpyras_outbox, "OWN_TIME", 2)
+    trigger(alerts, "first")
+    answer = server.handler
+
+    def slowly(request):
+        threading.Event().wait(0.25)
+        return answer(request)
+
+    server.handler = slowly
+
+
+def test_calls_empty_the_outbox_of_a_slow_api(alerts, api, slow):
+    fill(alerts, 3)
+    for number in range(2):
+        trigger(alerts, f"own{number}")
+        alerts.resolve(f"own{number}")
+    assert len(alerts.outbox) == 0
+    assert len(api.taken) == len(set(api.taken)) == 8
+
+
+def test_calls_of_one_alert_empty_the_outbox_of_a_slow_api(alerts, api, slow):
+    fill(alerts, 1)
+    for action in ("acknowledge", "resolve"):
+        event = {"event_action": action, "dedup_key": "k0"}
+        row = pdpyras_outbox._row(alerts, "/v2/enqueue", event)
+        alerts.outbox._file.add(row)
+    trigger(alerts, "k0")
+    alerts.acknowledge("k0")
+    alerts.resolve("k0")
+    assert len(alerts.outbox) == 0
+    actions = ["trigger", "acknowledge", "resolve"]
+    assert api.taken[1:] == [(action, "k0") for action in actions * 2]
+
+
+def test_a_slow_api_that_has_failed_once_is_found_to_work(alerts, api, slow):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    api.answers.clear()
+    for number in range(4):
+        forget_pauses(alerts)
+        trigger(alerts, f"own{number}")
+    assert len(alerts.outbox) == 0
+    # After the failure one call had little time.
+    assert len(api.taken) == len(set(api.taken)) + 1
+
+
+def test_that_one_event_fails_is_no_outage(alerts, api, slow):
+    api.answers["k"] = 503
+    trigger(alerts, "k")
+    for number in range(5):
+        end_pauses(alerts)
+        trigger(alerts, f"own{number}")
+    assert [e["dedup_key"] for e in alerts.outbox.waiting()] == ["k"]
+    # When it was the last to be tried, one call had little time.
+    assert len(api.taken) == len(set(api.taken)) + 1
+
+
+def test_a_full_outbox_of_a_slow_api_takes_events_again(alerts, api, slow):
+    fill(alerts, 2)
+    alerts.outbox.max_events = 2
+    trigger(alerts, "own")
+    assert len(api.taken) == len(set(api.taken))
+    assert ("trigger", "own") in api.taken
+
+
+def test_nothing_is_begun_for_which_the_time_is_too_short(alerts, api, slow):
+    fill(alerts, 1)
+    trigger(alerts, "own", deadline=0.45)
+    assert [event["attempts"] for event in alerts.outbox.waiting()] == [0]
+    assert api.taken[1:] == [("trigger", "own")]
+
+
+@pytest.fixture
+def waits_long(alerts, monkeypatch):
+    """Tells of so many calls whether each waits as for its own event."""
+    monkeypatch.setattr(pdpyras_outbox, "OTHERS_TIME", 0.1)
+    monkeypatch.setattr(pdpyras_outbox, "OWN_TIME", 0.7)
+
+    def call(count, **options):
+        taken = []
+        for _ in range(count):
+            end_pauses(alerts)
+            start = time.monotonic()
+            trigger(alerts, **options)
+            taken.append(time.monotonic() - start)
+        return [seconds > 0.6 for seconds in taken]
+
+    return call
+
+
+def test_of_a_silent_api_one_call_a_minute_waits_for_long(
+    alerts, silent, waits_long
+):
+    assert waits_long(5) == [True, False, False, False, False]
+    _, _, waits_from = alerts.outbox._file.noted()
+    assert 50 < waits_from - time.time() <= pdpyras_outbox.MAX_PAUSE
+    alerts.outbox._file.note([True, True, time.time() - 1])
+    # Not one that could not wait for as long as an answer may take.
+    assert waits_long(2, deadline=0.65) == [False, False]
+    assert waits_long(4) == [True, False, False, False]
+
+
+def test_for_others_one_call_a_minute_waits_for_long(
+    alerts, api, server, waits_long
+):
+    trigger(alerts, "first")
+    fill(alerts, 5)
+    answer, ends = server.handler, threading.Event()
+
+    def hang(request):
+        if request.json["dedup_key"].startswith("k"):
+            ends.wait(20)
+        return answer(request)
+
+    server.handler = hang
+    assert waits_long(4) == [True, False, False, False]
+    ends.set()
+    assert len(api.taken) == 5
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"", b"\xff", b"{", b"[]", b'[1, 1, "x"]', b"[1, 1, 1%s]" % (b"0" * 400)],
+)
+def test_what_the_last_sender_has_noted_may_be_damaged(
+    note, alerts, api, path, monkeypatch
+):
+    api.answers[None] = 503
+    trigger(alerts)
+    with open(path + "-sender", "r+b") as file:
+        assert json.loads(file.read())[0] is True
+        file.truncate(0)
+        file.seek(0)
+        file.write(note)
+    api.answers.clear()
+    assert trigger(alerts, "k") == "k"
+    assert api.taken == [("trigger", "k")]
+
+
 class Silent:
     """A server that says nothing, for longer than any deadline here."""
 
