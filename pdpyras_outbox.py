@@ -693,7 +693,8 @@ class Outbox:
 
     Beside the file lie others with its name and an ending: SQLite's log, two
     locks, and a reserve of disk space. All are readable by their owner only.
-    There is no routing key in them. A pickle holds the path.
+    No routing key is written to them, but where an event's own texts have it.
+    A pickle holds the path.
 
     :param path: of the file, which need not exist, on a local disk
     :param max_age: seconds (or a ``timedelta``) after which an event that
