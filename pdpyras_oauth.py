@@ -43,9 +43,11 @@ import pdpyras
 from pdpyras import APISession, PDClientError, PDDeadlineError
 from pdpyras_tokens import (
     MAX_RENEWAL_TIME,
+    PAUSE_AFTER_FAILURE,
     RenewedToken,
     TokenCache,
     Tokens,
+    UnsavedError,
     masked,
     tokens_from,
 )
@@ -349,8 +351,11 @@ class _UserCredential(_Credential):
     def _reset_transient_state(self) -> None:
         super()._reset_transient_state()
         self._on_renew = None
+        self._unstored: Optional[Tokens] = None
 
     def _is_due(self, tokens: Tokens) -> bool:
+        if self._unstored is not None:
+            return time.time() >= self._next_try
         can_renew = tokens.refresh or self._key is not None
         return bool(can_renew) and super()._is_due(tokens)
 
@@ -389,16 +394,52 @@ class _UserCredential(_Credential):
             "on, let the user authorise again."
         )
 
+    def _load(self) -> Optional[Tokens]:
+        """The newest tokens, of which the cache may have to be told yet."""
+        cached, unstored = super()._load(), self._unstored
+        if unstored is None:
+            return cached
+        if cached is not None and cached.expires_at > unstored.expires_at:
+            self._unstored = self._unsaved = None  # Signed in anew.
+            return cached
+        if self._keep(unstored) is not None:
+            self._next_try = time.time() + PAUSE_AFTER_FAILURE
+        return unstored
+
+    def _keep(self, tokens: Tokens) -> Optional[PDClientError]:
+        """Store tokens, or else do so later.
+
+        :returns: what was in the way
+        """
+        self._unstored = tokens
+        try:
+            self._store(tokens)
+        except PDClientError as error:
+            return error
+        self._unstored = None
+        return None
+
     def _settle(self, tokens: Tokens) -> Tokens:
         """Save tokens before they are used.
 
-        If that fails they are kept, and the next call saves them first.
+        If that fails they are kept, and the next call saves them first. The
+        cache may fail if on_renew takes them.
         """
         self._unsaved = tokens
-        self._store(tokens)
+        problem = self._keep(tokens)
         if self._on_renew is not None and tokens.refresh:
             self._on_renew(tokens.refresh)
+        elif problem is not None:
+            raise UnsavedError(str(problem)) from problem
         self._tokens, self._unsaved = tokens, None
+        if problem is not None:
+            self._next_try = time.time() + PAUSE_AFTER_FAILURE
+            pdpyras._warn(
+                _log,
+                "The new refresh token was given to on_renew, but the cache "
+                "does not hold it. What other processes find there may be "
+                f"void. It is tried again later. {problem}",
+            )
         self._check(tokens)
         return tokens
 

@@ -37,9 +37,11 @@ else:
 
 __all__ = [
     "MAX_RENEWAL_TIME",
+    "PAUSE_AFTER_FAILURE",
     "RenewedToken",
     "TokenCache",
     "Tokens",
+    "UnsavedError",
     "masked",
     "tokens_from",
 ]
@@ -313,6 +315,10 @@ def _unlock(file: int) -> None:
 # ---------------------------------------------------------------------------
 
 
+class UnsavedError(PDClientError):
+    """New tokens could be saved nowhere."""
+
+
 class _Renewal:
     """A renewal that is under way, and who waits for it.
 
@@ -522,16 +528,28 @@ class RenewedToken:
                 else:
                     tokens = self._obtain(alive is not None)
             except PDClientError as error:
-                if alive is None:
-                    raise
-                self._next_try = time.time() + PAUSE_AFTER_FAILURE
-                pdpyras._warn(
-                    _log,
-                    "The token could not be renewed. The old one is used as "
-                    f"long as it lives. {error}",
-                )
-                return alive
-            return self._settle(tokens)
+                return self._made_do_with(alive, error)
+            try:
+                return self._settle(tokens)
+            except UnsavedError as error:
+                return self._made_do_with(alive, error)
+
+    def _made_do_with(
+        self, alive: Optional[Tokens], error: PDClientError
+    ) -> Tokens:
+        """The old tokens, with a warning, if they live.
+
+        :raises PDClientError: they do not
+        """
+        if alive is None:
+            raise error
+        self._next_try = time.time() + PAUSE_AFTER_FAILURE
+        pdpyras._warn(
+            _log,
+            "The token could not be renewed. The old one is used as long as "
+            f"it lives. {error}",
+        )
+        return alive
 
     def _load(self) -> Optional[Tokens]:
         """The tokens in the cache, which may be newer than those here.

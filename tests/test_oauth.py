@@ -4,6 +4,7 @@ The sandbox is the API in all tests, and in most the authorization server as
 well. Where that is to fail, it is a server of its own.
 """
 
+import contextlib
 import copy
 import json
 import logging
@@ -75,6 +76,13 @@ def age(session, left, life=86400.0):
     credential._tokens = credential._tokens._replace(
         life=life, expires_at=time.time() + left
     )
+
+
+def let_cached_end(app, cache, left, user="jane", **changes):
+    """Let the token in the cache have so many seconds left."""
+    entry = cache.load(app.cache_key(user))
+    entry.update({"expires_at": time.time() + left, **changes})
+    cache.store(app.cache_key(user), entry)
 
 
 def sent_tokens(box):
@@ -1547,6 +1555,93 @@ def test_user_tokens_that_cannot_be_stored_are_kept(box, cache, monkeypatch):
     assert app.cache.load(app.cache_key("jane"))["refresh"] == (
         "sandbox+refresh_4"
     )
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A context in which no file can be replaced."""
+
+    def fail(*names):
+        raise OSError(28, "No space left on device")
+
+    @contextlib.contextmanager
+    def full():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fail)
+            yield
+
+    return full
+
+
+def cached_session(box, cache, *on_renew):
+    """A session of jane, whose tokens the cache holds, and her app."""
+    app = make_app(box.url, cache=cache)
+    authorization = app.authorization(HERE)
+    return app, app.session_from_redirect(
+        authorization,
+        redirected(authorization),
+        *on_renew,
+        user="jane",
+        url=box.url,
+    )
+
+
+@pytest.mark.parametrize("left", [200, -1], ids=["due", "ended"])
+def test_on_renew_is_called_although_the_cache_is_not_written(
+    box, cache, full_disk, left
+):
+    saved = []
+    app, session = cached_session(box, cache, saved.append)
+    let_cached_end(app, cache, left)
+    age(session, left)
+    with full_disk():
+        with pytest.warns(PDWarning, match="given to on_renew.*No space"):
+            session.rget("users/me")
+        assert saved == ["sandbox+refresh_2", "sandbox+refresh_4"]
+        session.rget("users/me")  # Without another try, or warning.
+        # The cache's refresh token is void: the newest one is sent.
+        box.revoke_tokens()
+        with pytest.warns(PDWarning, match="given to on_renew"):
+            session.rget("users/me")
+    assert saved[2:] == ["sandbox+refresh_6"]
+    assert len(token_requests(box)) == 3
+    assert cache.load(app.cache_key("jane"))["refresh"] == saved[0]
+    session._credential._next_try = 0
+    session.rget("users/me")  # This stores it, without another renewal.
+    assert cache.load(app.cache_key("jane"))["refresh"] == saved[2]
+    assert len(token_requests(box)) == 3 and len(saved) == 3
+
+
+def test_a_cache_with_newer_tokens_is_not_written_over(box, cache, full_disk):
+    app, session = cached_session(box, cache, lambda token: None)
+    box.revoke_tokens()
+    with full_disk(), pytest.warns(PDWarning, match="given to on_renew"):
+        session.rget("users/me")
+    cached_session(box, cache)
+    newest = cache.load(app.cache_key("jane"))
+    session._credential._next_try = 0
+    session.rget("users/me")
+    assert cache.load(app.cache_key("jane")) == newest
+    assert sent_tokens(box)[-1] == newest["access"]
+
+
+def test_a_user_token_that_lives_is_used_while_no_other_can_be_saved(
+    box, cache, full_disk
+):
+    app, session = cached_session(box, cache)
+    let_cached_end(app, cache, 200)
+    age(session, 200)
+    with full_disk(), pytest.warns(PDWarning, match="No space") as caught:
+        session.rget("users/me")
+        session.rget("users/me")
+    assert len(caught) == 1
+    assert set(sent_tokens(box)) == {"sandbox+access_3"}
+    session._credential._next_try = 0
+    session.rget("users/me")
+    assert sent_tokens(box)[-1] == "sandbox+access_5"
+    assert len(token_requests(box)) == 2
+    stored = cache.load(app.cache_key("jane"))
+    assert stored["refresh"] == "sandbox+refresh_4"
 
 
 # ---------------------------------------------------------------------------
