@@ -129,14 +129,24 @@ class Authorization:
                 "url, state and code_verifier must each be a str."
             )
         self.url = url
-        self.state: str = pdpyras._masked(state)
-        self.code_verifier: str = pdpyras._masked(code_verifier)
+        self._state: str = pdpyras._masked(state)
+        self._code_verifier: str = pdpyras._masked(code_verifier)
         # If tokens could not be saved. The code is good for once only.
         self._tokens: Optional[Tokens] = None
         self._redeemed_code = ""
 
     def __repr__(self) -> str:
         return f"<Authorization at {self.url.partition('?')[0]}>"
+
+    # Who stores them gets each as a plain str, which any way of saving takes.
+
+    @property
+    def state(self) -> str:
+        return self._state[:]
+
+    @property
+    def code_verifier(self) -> str:
+        return self._code_verifier[:]
 
     def _code(self, redirected_url: str) -> str:
         """The code that the user has brought back.
@@ -150,7 +160,7 @@ class Authorization:
                 "user came back to, as a str."
             )
         state = answer.get("state", pdpyras._Secret())
-        texts = [t.encode("utf-8", "replace") for t in (state, self.state)]
+        texts = [t.encode("utf-8", "replace") for t in (state, self._state)]
         if not state or not hmac.compare_digest(*texts):
             raise PDClientError(
                 "The state in the redirect is not that of this authorization: "
@@ -428,7 +438,7 @@ class _UserCredential(_Credential):
         self._unsaved = tokens
         problem = self._keep(tokens)
         if self._on_renew is not None and tokens.refresh:
-            self._on_renew(tokens.refresh)
+            self._on_renew(tokens.refresh[:])  # A plain str, to be stored.
         elif problem is not None:
             raise UnsavedError(str(problem)) from problem
         self._tokens, self._unsaved = tokens, None
@@ -678,7 +688,7 @@ class OAuthApp:
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": authorization._redirect_uri(),
-            "code_verifier": authorization.code_verifier,
+            "code_verifier": authorization._code_verifier,
         }
         with self._endpoint() as endpoint:
             endpoint.deadline = MAX_RENEWAL_TIME

@@ -4,6 +4,7 @@ The sandbox is the API in all tests, and in most the authorization server as
 well. Where that is to fail, it is a server of its own.
 """
 
+import ast
 import contextlib
 import copy
 import json
@@ -633,6 +634,20 @@ def test_a_session_of_a_user_from_two_requests_of_a_web_server(app, box):
     assert saved == ["sandbox+refresh_2"]
     session.rget("users/me")
     assert sent_tokens(box) == ["sandbox+access_3"]
+
+
+def test_what_a_program_is_to_store_is_plain_text(app, box):
+    """Some ways of saving refuse a kind of str, or save its repr."""
+    began, saved = app.authorization(HERE), []
+    parts = [began.url, began.state, began.code_verifier]
+    assert [type(part) for part in parts] == [str] * 3
+    assert ast.literal_eval(repr(parts)) == parts
+    session = app.session_from_redirect(
+        Authorization(*parts), redirected(began), saved.append, url=box.url
+    )
+    age(session, -1)
+    session.rget("users/me")
+    assert [type(token) for token in saved] == [str] * 2
 
 
 @pytest.mark.parametrize(
