@@ -28,6 +28,7 @@ as well.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -217,6 +218,10 @@ class _LostAnswerError(PDClientError):
     """The token endpoint may have granted tokens, which did not arrive."""
 
 
+class _VoidGrantError(PDClientError):
+    """The refresh token, or the code, is good for nothing any more."""
+
+
 class _TokenEndpoint(pdpyras.PDSession):
     """Asks for tokens, for one renewal.
 
@@ -263,13 +268,12 @@ class _TokenEndpoint(pdpyras.PDSession):
         answer = _json_of(response)
         where = f"POST {self.url}/oauth/token"
         if response.status_code != 200:
-            kind = PDClientError
+            kind, hint = PDClientError, ""
             if response.status_code >= 500:
                 kind = _LostAnswerError
+            elif answer.get("error") == "invalid_grant":
+                kind, hint = _VoidGrantError, f" {_AUTHORISE_AGAIN}"
             reason = _reason(answer, form.values())
-            hint = ""
-            if answer.get("error") == "invalid_grant":
-                hint = f" {_AUTHORISE_AGAIN}"
             raise kind(
                 f"{where}: status {response.status_code}, {reason}.{hint}"
             )
@@ -361,6 +365,8 @@ class _UserCredential(_Credential):
     def _reset_transient_state(self) -> None:
         super()._reset_transient_state()
         self._on_renew = None
+        # A refresh token of the caller's, for when that of the cache is void.
+        self._given = ""
         self._unstored: Optional[Tokens] = None
 
     def _is_due(self, tokens: Tokens) -> bool:
@@ -371,18 +377,29 @@ class _UserCredential(_Credential):
 
     def _obtain(self, is_early: bool) -> Tokens:
         tokens = self._load() or self._tokens
-        if tokens is None or not tokens.refresh:
+        found = "" if tokens is None else tokens.refresh
+        # The cache's is mostly newer than one that a program was started with.
+        refresh_tokens = [t for t in (found, self._given) if t]
+        if not refresh_tokens:
             raise PDClientError(
                 "The access token has ended, and there is no refresh token: "
                 "none was granted, or this is the copy of a session in "
                 f"another process. {_AUTHORISE_AGAIN}"
             )
-        fields = {
-            "grant_type": "refresh_token",
-            "refresh_token": tokens.refresh,
-        }
+        first, last = refresh_tokens[0], refresh_tokens[-1]
+        if first != last:
+            with contextlib.suppress(_VoidGrantError):
+                return self._refreshed(first, is_early)
+            _log.info("The refresh token in the cache is void.")
+        new = self._refreshed(last, is_early)
+        self._given = ""  # It is used up.
+        return new
+
+    def _refreshed(self, token: str, is_early: bool) -> Tokens:
+        """New tokens for a refresh token."""
+        fields = {"grant_type": "refresh_token", "refresh_token": token}
         new = self._refresh(fields, is_early)
-        return new if new.refresh else new._replace(refresh=tokens.refresh)
+        return new if new.refresh else new._replace(refresh=token)
 
     def _refresh(self, fields: Dict[str, str], is_early: bool) -> Tokens:
         """Ask once, and once more if the answer is lost."""
@@ -633,7 +650,9 @@ class OAuthApp:
 
         :param token: the newest refresh token; only one session may have it
         :param on_renew: see :meth:`session_from_redirect`
-        :param user: see there
+        :param user: see there. Tokens that the cache holds under this name
+            are used first, for they are mostly newer; ``token`` is, and
+            replaces them, when they are void.
         :param session_arguments: for :class:`pdpyras.APISession`
         :raises ValueError: that cannot be a token
 
@@ -644,6 +663,7 @@ class OAuthApp:
             raise ValueError("The refresh token must be a non-empty str.")
         tokens = Tokens(pdpyras._Secret(), token, None, 0, 0)
         credential = _UserCredential(self, self._key(user), tokens, on_renew)
+        credential._given = token
         return self._session(credential, session_arguments)
 
     def session_from_cache(

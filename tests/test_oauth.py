@@ -1659,6 +1659,74 @@ def test_a_user_token_that_lives_is_used_while_no_other_can_be_saved(
     assert stored["refresh"] == "sandbox+refresh_4"
 
 
+def refreshing_with(tokens):
+    """A handler that takes a refresh token once, and then the one after it."""
+    good = list(tokens)
+
+    def answer(request):
+        token = form(request)["refresh_token"]
+        if token not in good:
+            return wire.Answer(400, json={"error": "invalid_grant"})
+        good.remove(token)
+        good.append(f"{token}-next")
+        return wire.Answer(
+            json=grant(f"{token}-access", refresh_token=f"{token}-next")
+        )
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "good, sent",
+    [
+        (["given"], ["cached", "given", "given-next"]),  # Anew authorised.
+        (["cached"], ["cached", "cached-next"]),  # Started as ever.
+        (["given", "cached"], ["cached", "cached-next"]),
+    ],
+)
+@pytest.mark.parametrize("left", [200, -1], ids=["due", "ended"])
+def test_the_given_refresh_token_is_for_when_the_cached_one_is_void(
+    identity, box, cache, good, sent, left
+):
+    app, saved = make_app(identity.url, cache=cache), []
+    ends = time.time() + left
+    tokens = pdpyras_tokens.Tokens("access", "cached", None, 86400, ends)
+    cache.store(app.cache_key("jane"), tokens._asdict())
+    identity.handler = refreshing_with(good)
+    session = app.session_from_refresh_token(
+        "given", saved.append, "jane", url=box.url
+    )
+    session.rget("users/me")
+    stored = cache.load(app.cache_key("jane"))
+    assert saved == [stored["refresh"]] == [f"{good[-1]}-next"]
+    let_cached_end(app, cache, -1)
+    age(session, -1)
+    session.rget("users/me")
+    assert [form(r)["refresh_token"] for r in identity.requests] == sent
+    # In vain when both are void.
+    identity.handler = refreshing_with([])
+    let_cached_end(app, cache, -1)
+    age(session, -1)
+    with pytest.raises(PDClientError, match="authorise again"):
+        session.rget("users/me")
+
+
+def test_the_given_refresh_token_is_for_when_the_cache_holds_none(
+    identity, box, cache
+):
+    app = make_app(identity.url, cache=cache)
+    ends = time.time() + 60
+    tokens = pdpyras_tokens.Tokens("access", "", None, 86400, ends)
+    cache.store(app.cache_key("jane"), tokens._asdict())
+    identity.handler = refreshing_with(["given"])
+    session = app.session_from_refresh_token(
+        "given", None, "jane", url=box.url
+    )
+    session.rget("users/me")
+    assert sent_tokens(box) == ["given-access"]
+    assert cache.load(app.cache_key("jane"))["refresh"] == "given-next"
+
+
 # ---------------------------------------------------------------------------
 # The sandbox as an authorization server
 # ---------------------------------------------------------------------------
