@@ -36,6 +36,7 @@ import logging
 import re
 import secrets
 import sys
+import threading
 import time
 from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -62,9 +63,11 @@ _log = logging.getLogger("pdpyras.oauth")
 # Settings
 # ---------------------------------------------------------------------------
 
-# Seconds that a renewal may take while the token lives, so that nothing has
-# to wait for it.
-_MAX_EARLY_RENEWAL_TIME = 10
+# Seconds of a call's deadline without which a user's token that lives is not
+# renewed, and the share of them that the renewal may take: if it is cut off,
+# the refresh token may be lost.
+_MIN_REFRESH_TIME = 10
+_REFRESH_SHARE = 0.75
 
 # Characters of `error` and `error_description` that are quoted.
 _MAX_REASON_LENGTH = 300
@@ -338,8 +341,7 @@ class _Credential(RenewedToken):
         with app._endpoint() as endpoint:
             endpoint.retry = _NO_RETRY if is_early else _RETRY_ALL
             endpoint.max_network_attempts = 0 if is_early else _NETWORK_RETRIES
-            bound = _MAX_EARLY_RENEWAL_TIME if is_early else MAX_RENEWAL_TIME
-            endpoint.deadline = self._seconds_left(bound)
+            endpoint.deadline = self._time_for(MAX_RENEWAL_TIME, is_early)
             return endpoint.tokens(fields)
 
 
@@ -373,7 +375,10 @@ class _UserCredential(_Credential):
         if self._unstored is not None:
             return time.time() >= self._next_try
         can_renew = tokens.refresh or self._key is not None
-        return bool(can_renew) and super()._is_due(tokens)
+        if not can_renew or not super()._is_due(tokens):
+            return False
+        deadline = self._deadlines.get(threading.get_ident())
+        return deadline is None or deadline.left() >= _MIN_REFRESH_TIME
 
     def _obtain(self, is_early: bool) -> Tokens:
         tokens = self._load() or self._tokens
@@ -411,7 +416,8 @@ class _UserCredential(_Credential):
                 if problem:
                     _log.warning("%s It is tried once more.", problem)
                     time.sleep(self._seconds_left(endpoint.sleep_timer))
-                endpoint.deadline = self._seconds_left(MAX_RENEWAL_TIME)
+                left = self._seconds_left(MAX_RENEWAL_TIME)
+                endpoint.deadline = left * (_REFRESH_SHARE if is_early else 1)
                 try:
                     return endpoint.tokens(fields)
                 except _LostAnswerError as error:

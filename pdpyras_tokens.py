@@ -72,6 +72,12 @@ PAUSE_AFTER_FAILURE = 30
 # Seconds that a renewal may take.
 MAX_RENEWAL_TIME = 300
 
+# The same, and the wait for the cache's lock, while the token lives: nothing
+# has to wait for them then. They may take this share of what is left of the
+# call's deadline, which has work of its own to do.
+MAX_EARLY_TIME = 10
+EARLY_SHARE = 0.5
+
 # Seconds of life, and seconds since 1970, that a token can have. NaN is not
 # below them either.
 MAX_LIFE = 1e10
@@ -497,6 +503,14 @@ class RenewedToken:
             )
         return float(min(bound, deadline.left()))
 
+    def _time_for(self, bound: float, is_early: bool) -> float:
+        """Seconds that a part of a renewal may take.
+
+        :param is_early: do the old tokens live?
+        """
+        left = self._seconds_left(bound)
+        return min(left * EARLY_SHARE, MAX_EARLY_TIME) if is_early else left
+
     def _renew(self, renewal: _Renewal) -> str:
         """Let a renewal take place, and tell those who wait for it."""
         # It may have been renewed between the look at it and this moment.
@@ -517,7 +531,7 @@ class RenewedToken:
         with contextlib.ExitStack() as stack:
             try:
                 if self._cache is not None:
-                    wait = self._seconds_left(MAX_LOCK_WAIT)
+                    wait = self._time_for(MAX_LOCK_WAIT, alive is not None)
                     stack.enter_context(self._cache.locked(wait))
                 cached = self._alive(self._load())
                 if self._unsaved is not None:

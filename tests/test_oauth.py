@@ -529,6 +529,33 @@ def test_a_call_ends_at_its_deadline_while_the_token_endpoint_is_silent(
     assert time.monotonic() - start < 10
 
 
+def test_a_call_whose_token_lives_does_not_wait_out_a_renewal(identity, box):
+    session = make_app(identity.url).session(url=box.url)
+    session.rget("users/me")
+    age(session, 200)
+    identity.fault("stall", times=9)
+    with pytest.warns(PDWarning, match="could not be renewed"):
+        session.rget("users/me", deadline=2)
+    assert sent_tokens(box) == ["access-1"] * 2
+
+
+def test_a_call_whose_token_lives_does_not_wait_for_the_lock(box, cache):
+    app = make_app(box.url, cache=cache)
+    session = app.session(url=box.url)
+    session.rget("users/me")
+    let_cached_end(app, cache, 200, user=None)
+    age(session, 200)
+
+    def hold(pause):
+        with cache.locked():
+            pause()
+
+    with paused_thread(hold):
+        with pytest.warns(PDWarning, match="has been locked by"):
+            session.rget("users/me", deadline=2)
+    assert sent_tokens(box) == ["sandbox+access_1"] * 2
+
+
 def pause_first(identity, pause):
     """Let the answer to the first token request come after a pause."""
 
@@ -806,6 +833,35 @@ def test_a_refresh_while_the_token_lives_does_not_wait(identity, box, naps):
     with pytest.warns(PDWarning, match="status 429"):
         session.rget("users/me")
     assert naps == []
+
+
+def test_a_short_call_does_not_refresh_a_token_that_lives(identity, box):
+    """It might be cut off, and the new refresh token be lost."""
+    session = make_app(identity.url).session_from_refresh_token(
+        "R1", url=box.url
+    )
+    session.rget("users/me", deadline=5)  # There is no other way.
+    age(session, 200)
+    session.deadline = 9
+    session.rget("users/me")
+    assert len(identity.requests) == 1
+    session.rget("users/me", deadline=60)
+    assert len(identity.requests) == 2
+
+
+def test_a_refresh_while_the_token_lives_leaves_time_for_the_call(
+    identity, box, monkeypatch
+):
+    monkeypatch.setattr(pdpyras_oauth, "_MIN_REFRESH_TIME", 1)
+    session = make_app(identity.url).session_from_refresh_token(
+        "R1", url=box.url
+    )
+    session.rget("users/me")
+    age(session, 200)
+    identity.fault("stall", times=9)
+    with pytest.warns(PDWarning, match="could not be renewed"):
+        session.rget("users/me", deadline=3)
+    assert sent_tokens(box) == ["access-1"] * 2
 
 
 def test_a_refresh_that_brings_no_refresh_token_keeps_the_old(identity, box):
