@@ -203,9 +203,11 @@ class TokenCache:
         if self._holder == me:
             yield
             return
+        # Of the file itself, which other processes may have another name for.
+        path = os.path.realpath(self.path)
         with self._errors():
-            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            file = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            file = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             end = time.monotonic() + seconds
             # Not by a call that blocks: that would stop all of gevent's

@@ -1549,6 +1549,24 @@ def test_the_lock_of_the_cache_is_waited_for_in_vain(cache):
     assert cache.load("key") == {"refresh": "R"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_cache_with_two_names_has_one_lock(tmp_path):
+    """Even before there is a file, or its folder."""
+    real, link = tmp_path / "real" / "cache", tmp_path / "link"
+    link.symlink_to(real)
+    caches = [TokenCache(link), TokenCache(real)]
+    for first, second in (caches, caches[::-1]):
+        with first.locked():
+            with pytest.raises(PDClientError, match="has been locked"):
+                with second.locked(0):
+                    pass
+        first.store("key", {"refresh": "R"})
+        assert second.load("key") == {"refresh": "R"}
+    assert link.is_symlink()
+    names = sorted(os.listdir(str(real.parent)))
+    assert names == ["cache", "cache.lock"]
+
+
 def test_a_401_renews_a_token_that_came_from_the_cache(box, cache):
     for _ in range(2):
         app = make_app(box.url, cache=TokenCache(cache.path))
