@@ -464,7 +464,8 @@ class _UserCredential(_Credential):
             self._on_renew(tokens.refresh[:])  # A plain str, to be stored.
         elif problem is not None:
             raise UnsavedError(str(problem)) from problem
-        self._tokens, self._unsaved = tokens, None
+        self._take(tokens)
+        self._unsaved = None
         if problem is not None:
             self._next_try = time.time() + PAUSE_AFTER_FAILURE
             pdpyras._warn(
@@ -475,6 +476,16 @@ class _UserCredential(_Credential):
             )
         self._check(tokens)
         return tokens
+
+    def _take(self, tokens: Tokens) -> None:
+        """Use tokens from now on.
+
+        If they are not what was asked for, only to renew them: each call asks
+        once more, and says what they lack.
+        """
+        if self._good(tokens) is None:
+            self._refused = tokens.access
+        self._tokens = tokens
 
 
 # ---------------------------------------------------------------------------
@@ -693,7 +704,7 @@ class OAuthApp:
                 f"The token cache holds nothing of {user!r} for these scopes. "
                 f"{_AUTHORISE_AGAIN}"
             )
-        credential._tokens = tokens
+        credential._take(tokens)
         return self._session(credential, session_arguments)
 
     def _key(self, user: Optional[str]) -> Optional[str]:

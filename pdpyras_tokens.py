@@ -385,7 +385,9 @@ class RenewedToken:
         self._reset_transient_state()
 
     def _reset_transient_state(self) -> None:
-        self._refused = ""  # The token after which the API has answered 401.
+        # The token after which the API has answered 401, or which is not what
+        # was asked for.
+        self._refused = ""
         self._next_try = 0.0
         self._unsaved: Optional[Tokens] = None
         # At most one, by the only key: two operations on a dict cannot be
@@ -396,7 +398,8 @@ class RenewedToken:
 
     def __getstate__(self) -> Dict[str, Any]:
         # Two owners of one refresh token would make it void.
-        tokens = self._tokens and self._tokens._replace(refresh="")
+        alive = self._alive(self._tokens)
+        tokens = alive and alive._replace(refresh="")
         kept = {"_cache": self._cache, "_key": self._key}
         return {**kept, "_tokens": tokens}
 
@@ -460,6 +463,16 @@ class RenewedToken:
             and tokens.access != self._refused
         )
         return tokens if is_alive else None
+
+    def _good(self, tokens: Optional[Tokens]) -> Optional[Tokens]:
+        """The same for tokens that others may have obtained."""
+        alive = self._alive(tokens)
+        if alive is not None:
+            try:
+                self._check(alive)
+            except PDClientError:
+                return None
+        return alive
 
     def _is_due(self, tokens: Tokens) -> bool:
         now = time.time()
@@ -535,7 +548,7 @@ class RenewedToken:
                 if self._cache is not None:
                     wait = self._time_for(MAX_LOCK_WAIT, alive is not None)
                     stack.enter_context(self._cache.locked(wait))
-                cached = self._alive(self._load())
+                cached = self._good(self._load())
                 if self._unsaved is not None:
                     tokens = self._unsaved
                 elif cached is not None and not cached.is_due(time.time()):

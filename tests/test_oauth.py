@@ -880,9 +880,15 @@ def test_a_refresh_that_grants_fewer_scopes_is_saved_all_the_same(app, box):
     session = user_session(app, box, saved.append)
     age(session, -1)
     box.grant(scopes=["users.read"])
-    with pytest.raises(PDClientError, match=r"incidents\.read"):
-        session.rget("users/me")
-    assert len(saved) == 2
+    for number in (2, 3):
+        with pytest.raises(PDClientError, match=r"incidents\.read"):
+            session.rget("users/me")
+        assert len(saved) == number
+    assert sent_tokens(box) == []
+    box.grant()
+    session.rget("users/me")
+    session.rget("users/me")
+    assert len(saved) == 4
 
 
 class SavingError(Exception):
@@ -1644,6 +1650,31 @@ def test_user_tokens_that_cannot_be_stored_are_kept(box, cache, monkeypatch):
     assert app.cache.load(app.cache_key("jane"))["refresh"] == (
         "sandbox+refresh_4"
     )
+
+
+def test_user_tokens_in_the_cache_with_fewer_scopes_are_not_used(box, cache):
+    app, first = cached_session(box, cache)
+    box.grant(scopes=["users.read"])
+    box.revoke_tokens()
+    with pytest.raises(PDClientError, match=r"incidents\.read"):
+        first.rget("users/me")
+    box.clear()
+    kept = pickle.loads(pickle.dumps(first))
+    sessions = [
+        app.session_from_cache("jane", url=box.url),
+        app.session_from_refresh_token("R", user="jane", url=box.url),
+        kept,
+        first,
+    ]
+    for session in sessions:
+        with pytest.raises(PDClientError, match=r"incidents\.read"):
+            session.rget("users/me")
+    assert sent_tokens(box) == []
+    box.grant()
+    for session in sessions:
+        session.rget("users/me")
+    assert len(token_requests(box)) == len(sessions) + 1
+    assert len(set(sent_tokens(box))) == 1
 
 
 @pytest.fixture
