@@ -43,6 +43,7 @@ rate limits, pagination, errors and wrapped entities.
 """
 
 import base64
+import codecs
 import contextlib
 import hashlib
 import http.client
@@ -432,14 +433,18 @@ def _spellings(character: str, escape: str = _ESCAPE) -> str:
     escaped = [
         rf"u(?:0000)?{code:04x}",
         rf"u\{{0*{code:x}\}}",
-        rf"x{code:02x}|0?{code:o}" if code < 256 else "",
+        rf"x{code:02x}" if code < 256 else "",
+        f"0?{code:o}" if code < 256 else "",
         rf"u0026{entity}",
     ]
     numbers = "|".join(filter(None, escaped))
+    # \\66 is a 6 by its octal number. If it could be an escaped 6 before a
+    # plain one, too, many of them would take for ever.
+    last = "(?!6)" if character == "6" else ""
     ways = [
         plain,
         rf"%(?i:(?:25)*(?:{quoted}|u{code:04x}|26{entity}))",
-        rf"{escape}(?:(?i:{numbers})|{plain})",
+        rf"{escape}(?:(?i:{numbers})|{plain}{last})",
         rf"&(?i:{entity})",
     ]
     return f"(?:{'|'.join(ways)})"
@@ -1466,6 +1471,54 @@ _LIST_PARAMS: "FrozenSet[str]" = frozenset((
 # ---------------------------------------------------------------------------
 
 
+if TYPE_CHECKING:
+    _Values = Tuple[Any, ...]
+    _Tuple = TypeVar("_Tuple", bound="_NamedTuple")
+else:
+    _Values = tuple
+
+
+class _NamedTuple(_Values):
+    """What all named tuples have in common.
+
+    The standard library writes the code of each and has Python compile it.
+    For two of them that takes a fifteenth of the import of this module.
+    """
+
+    __slots__ = ()
+    _fields: Any = ()
+    _field_defaults: Any = {}
+
+    @classmethod
+    def _make(cls: "Type[_Tuple]", values: "Iterable[Any]") -> "_Tuple":
+        """One of these values."""
+        return cls(*values)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(map("{}={!r}".format, self._fields, self))
+        return f"{type(self).__name__}({fields})"
+
+    def __getnewargs__(self) -> "Tuple[Any, ...]":
+        return tuple(self)
+
+    def _asdict(self) -> "Dict[str, Any]":
+        """The values by their names."""
+        return dict(zip(self._fields, self))
+
+    def _replace(self: "_Tuple", **changes: Any) -> "_Tuple":
+        """The same, with other values under these names."""
+        unknown = sorted(set(changes).difference(self._fields))
+        if unknown:
+            raise ValueError(f"Got unexpected field names: {unknown!r}")
+        return type(self)(**dict(self._asdict(), **changes))
+
+    __replace__ = _replace  # For copy.replace of Python 3.13.
+
+
+def _field(number: int) -> Any:
+    return property(itemgetter(number))
+
+
 class _Operation:
     """What the endpoint table knows of one method on one path.
 
@@ -2397,6 +2450,13 @@ def _without_none(**values: Any) -> "Dict[str, Any]":
 # endpoints only, in APISession._fit_to_endpoint.
 
 
+def _as_str(text: Any) -> str:
+    """A str or bytes as str; for anything else what no header can be."""
+    if isinstance(text, bytes):
+        return text.decode("latin-1")
+    return text if isinstance(text, str) else "\n"
+
+
 class _CompleteHeaders(dict):  # type: ignore[type-arg]
     """The headers of one request, merged and checked.
 
@@ -2545,6 +2605,15 @@ class _Headers(dict):  # type: ignore[type-arg]
     def copy(self) -> "_Headers":
         return _Headers(self)
 
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        both = self.copy()
+        both.update(other)
+        return both
+
 
 def _merge_headers(
     headers: "Mapping[str, Any]", more: "Optional[Mapping[str, Any]]"
@@ -2583,13 +2652,6 @@ def _complete_headers(headers: "Mapping[Any, Any]") -> _CompleteHeaders:
 
 def _names_authorization(headers: "Mapping[Any, Any]") -> bool:
     return any(_as_str(name).lower() == "authorization" for name in headers)
-
-
-def _as_str(text: Any) -> str:
-    """A str or bytes as str; for anything else what no header can be."""
-    if isinstance(text, bytes):
-        return text.decode("latin-1")
-    return text if isinstance(text, str) else "\n"
 
 
 # ---------------------------------------------------------------------------
@@ -3279,6 +3341,11 @@ def _headers_to_look(headers: Any) -> "Dict[str, Any]":
 # can be read once more. A body of JSON is bytes, and needs nothing of this.
 
 
+_TEXT_FILES = (
+    *(io.TextIOBase, codecs.StreamReader, codecs.StreamReaderWriter),
+)
+
+
 def _as_bytes(body: Any, endpoint: str) -> Any:
     """A body as bytes, if it is all there; others as they are.
 
@@ -3290,7 +3357,7 @@ def _as_bytes(body: Any, endpoint: str) -> Any:
     """
     if isinstance(body, (bytes, list, tuple, abc.Mapping)):
         return body  # Of all but bytes, requests makes a form.
-    if isinstance(getattr(body, "file", body), io.TextIOBase):
+    if isinstance(getattr(body, "file", body), _TEXT_FILES):
         body = body.read()  # Those of tempfile have it in a wrapper.
     if isinstance(body, str):
         return body.encode("utf-8")
@@ -3381,12 +3448,15 @@ class _Pieces:
     def __init__(
         self, body: Any, endpoint: str, headers: Any, progress: Any
     ) -> None:
-        self._body, self._endpoint = body, endpoint.partition("?")[0]
+        # Of a form, which is a str, each character would be sent by itself.
+        self._body = [body] if isinstance(body, str) else body
+        self._endpoint = endpoint.partition("?")[0]
         self._progress = progress
         self._announced: Optional[int] = None
         for name, value in headers.items():
             if _as_str(name).lower() == "content-length":
-                self._announced = int(value)
+                number = _as_str(value).strip()
+                self._announced = int(number) if number.isdigit() else None
 
     def __iter__(self) -> "Iterator[bytes]":
         sent, announced = 0, self._announced
@@ -3526,7 +3596,10 @@ class _Body:
         """Note all files, however deep they lie in dicts and tuples."""
         if isinstance(parts, abc.Mapping):
             parts = list(parts.values())
-        is_text = isinstance(parts, (str, bytes, bytearray))
+        with contextlib.suppress(TypeError):
+            memoryview(parts)
+            return  # It is bytes, or numbers, and no end of them.
+        is_text = isinstance(parts, str)
         if isinstance(parts, abc.Collection) and not (
             is_text or hasattr(parts, "read")
         ):
@@ -4202,43 +4275,6 @@ class _Attempts:
 #
 # What the API says of its limit, and the gate of a session's threads. How long
 # a pause is, _Attempts decides.
-
-
-if TYPE_CHECKING:
-    _Values = Tuple[Any, ...]
-    _Tuple = TypeVar("_Tuple", bound="_NamedTuple")
-else:
-    _Values = tuple
-
-
-class _NamedTuple(_Values):
-    """What all named tuples have in common.
-
-    The standard library writes the code of each and has Python compile it.
-    For two of them that takes a fifteenth of the import of this module.
-    """
-
-    __slots__ = ()
-    _fields: "Tuple[str, ...]" = ()
-
-    def __repr__(self) -> str:
-        fields = ", ".join(map("{}={!r}".format, self._fields, self))
-        return f"{type(self).__name__}({fields})"
-
-    def __getnewargs__(self) -> "Tuple[Any, ...]":
-        return tuple(self)
-
-    def _asdict(self) -> "Dict[str, Any]":
-        """The values by their names."""
-        return dict(zip(self._fields, self))
-
-    def _replace(self: "_Tuple", **changes: Any) -> "_Tuple":
-        """The same, with other values under these names."""
-        return type(self)(**dict(self._asdict(), **changes))
-
-
-def _field(number: int) -> Any:
-    return property(itemgetter(number))
 
 
 class RateLimit(_NamedTuple):
@@ -6116,8 +6152,9 @@ class HistoryIterator:
 
     def __next__(self) -> Any:
         if self._is_closed:
-            self._records.close()
-        elif self._broken_by:
+            self._close()
+            raise StopIteration
+        if self._broken_by:
             # A generator would say that it is at its end.
             raise PDIncompleteError(
                 f"The history was broken off by a {self._broken_by}. To go "
@@ -6149,6 +6186,9 @@ class HistoryIterator:
         ``item_hook``, it ends behind that record.
         """
         self._is_closed = True
+        self._close()
+
+    def _close(self) -> None:
         # It is what a generator raises that runs just then.
         with contextlib.suppress(ValueError):
             self._records.close()
@@ -6477,9 +6517,12 @@ def _read_headers(stream: Any) -> Any:
     lines: List[bytes] = []
     while not lines or lines[-1] not in (b"\r\n", b"\n"):
         lines.append(stream.readline(max_line + 1))
-        if len(lines) > max_lines or len(lines[-1]) > max_line:
-            # It says by an exception what there is too much of.
-            return http.client.parse_headers(io.BytesIO(b"".join(lines)))
+        if len(lines[-1]) > max_line:
+            raise http.client.LineTooLong("header line")
+        if len(lines) > max_lines + 1:
+            raise http.client.HTTPException(
+                f"got more than {max_lines} headers"
+            )
         if lines[-1][-1:] != b"\n":
             raise http.client.IncompleteRead(b"")
     text = b"".join(lines[:-1]).decode("latin-1")
@@ -7665,7 +7708,8 @@ class _Transport(requests.Session):
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
         request = copy(request)
         endpoint = f"{request.method} {request.url}"
-        request.data = _masked(_as_bytes(request.data, endpoint))
+        if not isinstance(request.data, bytes):
+            request.data = _masked(_as_bytes(request.data, endpoint))
         if not (request.auth or self.auth or _has_userinfo(request.url)):
             request.auth = _KEEP_AUTHORIZATION
         prepared = super().prepare_request(request)
