@@ -1512,7 +1512,8 @@ class _NamedTuple(_Values):
             raise ValueError(f"Got unexpected field names: {unknown!r}")
         return type(self)(**dict(self._asdict(), **changes))
 
-    __replace__ = _replace  # For copy.replace of Python 3.13.
+    def __replace__(self: "_Tuple", **changes: Any) -> "_Tuple":
+        return self._replace(**changes)  # For copy.replace of Python 3.13.
 
 
 def _field(number: int) -> Any:
