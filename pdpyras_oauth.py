@@ -146,10 +146,12 @@ class Authorization:
 
     @property
     def state(self) -> str:
+        """What comes back with the user."""
         return self._state[:]
 
     @property
     def code_verifier(self) -> str:
+        """The secret with which the code is redeemed."""
         return self._code_verifier[:]
 
     def _code(self, redirected_url: str) -> str:
