@@ -66,7 +66,7 @@ _log = logging.getLogger("pdpyras.oauth")
 # Seconds of a call's deadline without which a user's token that lives is not
 # renewed, and the share of them that the renewal may take: if it is cut off,
 # the refresh token may be lost.
-_MIN_REFRESH_TIME = 10
+_MIN_REFRESH_TIME = 5
 _REFRESH_SHARE = 0.75
 
 # Characters of `error` and `error_description` that are quoted.

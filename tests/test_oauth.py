@@ -840,12 +840,12 @@ def test_a_short_call_does_not_refresh_a_token_that_lives(identity, box):
     session = make_app(identity.url).session_from_refresh_token(
         "R1", url=box.url
     )
-    session.rget("users/me", deadline=5)  # There is no other way.
+    session.rget("users/me", deadline=4)  # There is no other way.
     age(session, 200)
-    session.deadline = 9
+    session.deadline = 4
     session.rget("users/me")
     assert len(identity.requests) == 1
-    session.rget("users/me", deadline=60)
+    session.rget("users/me", deadline=9)
     assert len(identity.requests) == 2
 
 
