@@ -410,6 +410,12 @@ class _UserCredential(_Credential):
 
     def _refresh(self, fields: Dict[str, str], is_early: bool) -> Tokens:
         """Ask once, and once more if the answer is lost."""
+        # The wait for the cache's lock may have taken the time.
+        left = self._seconds_left(MAX_RENEWAL_TIME)
+        if is_early and left < _MIN_REFRESH_TIME:
+            raise PDClientError(
+                "The deadline of the call leaves too little time for it."
+            )
         problem = ""
         with self._app._endpoint() as endpoint:
             if is_early:

@@ -849,6 +849,32 @@ def test_a_short_call_does_not_refresh_a_token_that_lives(identity, box):
     assert len(identity.requests) == 2
 
 
+def test_a_refresh_is_not_begun_after_a_long_wait_for_the_lock(
+    box, cache, monkeypatch
+):
+    monkeypatch.setattr(pdpyras_oauth, "_MIN_REFRESH_TIME", 2.5)
+    app, session = cached_session(box, cache)
+    let_cached_end(app, cache, 200)
+    age(session, 200)
+    is_held = threading.Event()
+
+    def hold():
+        with cache.locked():
+            is_held.set()
+            time.sleep(0.8)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert is_held.wait(30)
+    with pytest.warns(PDWarning, match="leaves too little time"):
+        session.rget("users/me", deadline=3)
+    thread.join()
+    assert len(token_requests(box)) == 1
+    session._credential._next_try = 0
+    session.rget("users/me", deadline=3)
+    assert len(token_requests(box)) == 2
+
+
 def test_a_refresh_while_the_token_lives_leaves_time_for_the_call(
     identity, box, monkeypatch
 ):
