@@ -374,7 +374,8 @@ class _UserCredential(_Credential):
         self._unstored: Optional[Tokens] = None
 
     def _is_due(self, tokens: Tokens) -> bool:
-        if self._unstored is not None:
+        # To keep what was granted takes no request.
+        if self._unstored is not None or self._unsaved is not None:
             return time.time() >= self._next_try
         can_renew = tokens.refresh or self._key is not None
         if not can_renew or not super()._is_due(tokens):

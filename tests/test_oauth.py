@@ -943,6 +943,24 @@ def test_tokens_that_could_not_be_saved_are_saved_by_the_next_call(app, box):
     session.rget("users/me")  # The refresh token that was saved is good.
 
 
+def test_a_short_call_saves_tokens_that_could_not_be_saved(app, box):
+    saved, failing = [], []
+
+    def save(token):
+        if failing:
+            raise SavingError(failing.pop())
+        saved.append(token)
+
+    session = user_session(app, box, save)
+    age(session, 200)
+    failing[:] = [1]
+    with pytest.raises(SavingError):
+        session.rget("users/me")
+    session.rget("users/me", deadline=4)  # Saving takes no request.
+    assert saved == ["sandbox+refresh_2", "sandbox+refresh_4"]
+    assert len(token_requests(box)) == 2
+
+
 def test_a_code_whose_tokens_could_not_be_saved_is_not_lost(app, box):
     authorization = app.authorization(HERE)
     there, saved = redirected(authorization), []
