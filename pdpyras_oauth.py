@@ -372,6 +372,8 @@ class _UserCredential(_Credential):
         # A refresh token of the caller's, for when that of the cache is void.
         self._given = ""
         self._unstored: Optional[Tokens] = None
+        # The refresh token that the cache holds instead; None: not known.
+        self._outdated: Optional[str] = None
 
     def _is_due(self, tokens: Tokens) -> bool:
         # To keep what was granted takes no request.
@@ -441,18 +443,29 @@ class _UserCredential(_Credential):
         cached, unstored = super()._load(), self._unstored
         if unstored is None:
             return cached
-        if cached is not None and cached.expires_at > unstored.expires_at:
-            self._unstored = self._unsaved = None  # Signed in anew.
+        if cached is not None and self._is_of_new_sign_in(cached, unstored):
+            self._unstored = self._unsaved = None
             return cached
         if self._keep(unstored) is not None:
             self._next_try = time.time() + PAUSE_AFTER_FAILURE
         return unstored
+
+    def _is_of_new_sign_in(self, cached: Tokens, unstored: Tokens) -> bool:
+        """Has the user signed in after the tokens that are not stored?"""
+        if self._outdated is None:
+            return cached.expires_at > unstored.expires_at
+        return cached.refresh not in (self._outdated, unstored.refresh)
 
     def _keep(self, tokens: Tokens) -> Optional[PDClientError]:
         """Store tokens, or else do so later.
 
         :returns: what was in the way
         """
+        if self._unstored is None:
+            self._outdated = None
+            with contextlib.suppress(PDClientError):
+                cached = super()._load()
+                self._outdated = "" if cached is None else cached.refresh
         self._unstored = tokens
         try:
             self._store(tokens)

@@ -1782,11 +1782,27 @@ def test_a_cache_with_newer_tokens_is_not_written_over(box, cache, full_disk):
     with full_disk(), pytest.warns(PDWarning, match="given to on_renew"):
         session.rget("users/me")
     cached_session(box, cache)
+    let_cached_end(app, cache, 10000)  # Before those that are unstored.
     newest = cache.load(app.cache_key("jane"))
     session._credential._next_try = 0
     session.rget("users/me")
     assert cache.load(app.cache_key("jane")) == newest
     assert sent_tokens(box)[-1] == newest["access"]
+
+
+def test_tokens_that_end_before_those_of_the_cache_are_stored(
+    box, cache, full_disk
+):
+    saved = []
+    app, session = cached_session(box, cache, saved.append)
+    let_cached_end(app, cache, 10 * 86400)
+    box.revoke_tokens()
+    with full_disk(), pytest.warns(PDWarning, match="given to on_renew"):
+        session.rget("users/me")
+    session._credential._next_try = 0
+    session.rget("users/me")
+    assert cache.load(app.cache_key("jane"))["refresh"] == saved[-1]
+    assert len(token_requests(box)) == len(saved) == 2
 
 
 def test_a_user_token_that_lives_is_used_while_no_other_can_be_saved(
