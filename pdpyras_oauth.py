@@ -374,6 +374,9 @@ class _UserCredential(_Credential):
         self._unstored: Optional[Tokens] = None
         # The refresh token that the cache holds instead; None: not known.
         self._outdated: Optional[str] = None
+        # The access token that was granted with too few scopes, what is said
+        # about it, and until when that is not asked for again.
+        self._shortage: Optional[Tuple[str, str, float]] = None
 
     def _is_due(self, tokens: Tokens) -> bool:
         # To keep what was granted takes no request.
@@ -386,6 +389,7 @@ class _UserCredential(_Credential):
         return deadline is None or deadline.left() >= _MIN_REFRESH_TIME
 
     def _obtain(self, is_early: bool) -> Tokens:
+        self._check_shortage()
         tokens = self._load() or self._tokens
         found = "" if tokens is None else tokens.refresh
         # The cache's is mostly newer than one that a program was started with.
@@ -404,6 +408,17 @@ class _UserCredential(_Credential):
         new = self._refreshed(last, is_early)
         self._given = ""  # It is used up.
         return new
+
+    def _check_shortage(self) -> None:
+        """Do not ask at each call for scopes that were just not granted.
+
+        :raises PDClientError: they lack still
+        """
+        if self._shortage is None or self._tokens is None:
+            return
+        access, problem, end = self._shortage
+        if self._tokens.access == access and time.time() < end:
+            raise PDClientError(problem)
 
     def _refreshed(self, token: str, is_early: bool) -> Tokens:
         """New tokens for a refresh token."""
@@ -496,14 +511,19 @@ class _UserCredential(_Credential):
                 "does not hold it. What other processes find there may be "
                 f"void. It is tried again later. {problem}",
             )
-        self._check(tokens)
+        try:
+            self._check(tokens)
+        except PDClientError as error:
+            end = time.time() + PAUSE_AFTER_FAILURE
+            self._shortage = (tokens.access, str(error), end)
+            raise
         return tokens
 
     def _take(self, tokens: Tokens) -> None:
         """Use tokens from now on.
 
-        If they are not what was asked for, only to renew them: each call asks
-        once more, and says what they lack.
+        If they are not what was asked for, only to renew them: each call says
+        what they lack, and asks once more after a pause.
         """
         if self._good(tokens) is None:
             self._refused = tokens.access
