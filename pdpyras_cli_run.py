@@ -74,6 +74,12 @@ _PASSED_ON = (
 )
 _OF_TERMINAL = ("SIGINT", "SIGQUIT")
 
+# Said after the timeout if the command is another user's, as by sudo.
+_NOT_ENDED = (
+    b"pdpyras: Its time is over, but we may not end the command, "
+    b"which goes on.\n"
+)
+
 # Of Linux: what signalfd(2) tells of a signal (its number, an errno, and a
 # code, which is above 0 if the kernel has sent it), and bytes of a sigset_t.
 _SENT = struct.Struct("=Iii116x")
@@ -387,7 +393,8 @@ def watch(
 
     :param command: program and arguments
     :param timeout: seconds after which it gets SIGTERM, and ten seconds later
-        SIGKILL; the processes that it has started itself get neither
+        SIGKILL; the processes that it has started itself get neither. What
+        may not be signalled goes on, and is not waited for any longer.
     """
     begun = time.monotonic()
     reader, writer = _open_channel()
@@ -464,6 +471,10 @@ class _Watched:
         while self._process.poll() is None:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
+                if self._is_timeout and not self._send(signal.SIGKILL):
+                    if self._reader is not None:  # Else it may be closed.
+                        self._unwritten += _NOT_ENDED
+                    break
                 end = self._end_it()
                 continue
             self._wait(left)
@@ -480,12 +491,19 @@ class _Watched:
     def _end_it(self) -> Optional[float]:
         """The time is over; returns when to look again."""
         if self._is_timeout:
-            self._process.kill()
             return None
         self._is_timeout = True
-        self._process.terminate()
-        self._process.send_signal(signal.SIGCONT)  # It may be stopped.
+        self._send(signal.SIGTERM)
+        self._send(signal.SIGCONT)  # It may be stopped.
         return time.monotonic() + KILL_AFTER
+
+    def _send(self, number: int) -> bool:
+        """Send it a signal; False: it is somebody else's, as by sudo."""
+        try:
+            self._process.send_signal(number)
+        except PermissionError:
+            return False
+        return True
 
     def _wait(self, seconds: Optional[float]) -> None:
         """Wait for the next event, and handle it."""
@@ -545,7 +563,7 @@ class _Watched:
         elif _is_from_terminal(number, code):
             self._is_interrupt = True
         else:
-            self._process.send_signal(number)
+            self._send(number)
 
     def _close_reader(self) -> None:
         _close(self._reader)
@@ -558,7 +576,8 @@ class _Watched:
 
     def outcome(self, begun: float) -> Outcome:
         """How it ended."""
-        status, name = self._process.returncode, ""
+        # It has none yet if it cannot be ended.
+        status, name = self._process.returncode or 0, ""
         if status < 0:
             name = _signal_name(-status)
             status = SIGNALLED - status

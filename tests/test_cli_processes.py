@@ -771,6 +771,36 @@ def test_run_kills_what_does_not_end(monkeypatch):
     assert 0.4 < time.monotonic() - begun < SECONDS
 
 
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("setpriv"),
+    reason="only root can start what it may not signal",
+)
+@pytest.mark.once
+def test_run_ends_although_its_command_may_not_be_signalled():
+    """As it is with sudo; here root has lost the right to do it."""
+    script = (
+        "import os, signal, sys, threading\n"
+        "import pdpyras_cli_run as run\n"
+        "run.KILL_AFTER = 0.3\n"
+        "own = (os.getpid(), signal.SIGUSR1)\n"
+        "threading.Timer(1, os.kill, own).start()\n"
+        "outcome = run.watch([os.fsencode(a) for a in sys.argv[1:]], 1.5)\n"
+        "print(outcome.status, outcome.is_timeout, outcome.seconds < 3)"
+    )
+    command = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
+    command += [sys.executable, "-c", script]
+    command += ["setpriv", "--reuid=65534", "--clear-groups", "sleep", "4"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=SECONDS,
+    )
+    assert done.stdout == b"124 True True\n"
+    assert b"may not end the command" in done.stderr
+
+
 @pytest.mark.parametrize(
     "name", ["SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"]
 )
