@@ -375,8 +375,11 @@ class _Sender:
                 and error.response is None
                 and took >= seconds
             )
-            if is_cut_off or self._took is None:
+            if self._took is None:
                 reach = reach.after_failure(seconds, is_cut_off)
+            elif is_cut_off and seconds >= OWN_TIME:
+                # It answers others: this event alone is in the way.
+                reach = reach._replace(waits_from=time.time() + MAX_PAUSE)
         if reach != before:
             self._file.note(reach)
 

@@ -877,6 +877,29 @@ def test_for_others_one_call_a_minute_waits_for_long(
     assert len(api.taken) == 5
 
 
+def test_one_event_that_hangs_is_no_outage(alerts, api, slow, server):
+    """Neither for the others, nor for change events, which it would double."""
+    answer, ends, changed = server.handler, threading.Event(), []
+
+    def hang(request):
+        if request.json.get("dedup_key") == "k0":
+            ends.wait(20)
+        elif request.path == "/v2/change/enqueue":
+            changed.append(request.json["payload"]["summary"])
+        return answer(request)
+
+    server.handler = hang
+    fill(alerts, 1)
+    trigger(alerts, "own")
+    with session(api, alerts.outbox, kind="ChangeEventsAPISession") as changes:
+        for number in range(3):
+            changes.submit(f"Version {number}")
+            trigger(alerts, f"own{number}")
+    ends.set()
+    assert [e["dedup_key"] for e in alerts.outbox.waiting()] == ["k0"]
+    assert changed == ["Version 0", "Version 1", "Version 2"]
+
+
 @pytest.mark.parametrize(
     "note",
     [b"", b"\xff", b"{", b"[]", b'[1, 1, "x"]', b"[1, 1, 1%s]" % (b"0" * 400)],
