@@ -249,7 +249,7 @@ class _Reach(NamedTuple):
         if is_cut_off and seconds <= OTHERS_TIME:
             return self._replace(is_silent=self.is_out)  # It may be but slow.
         waits_from = self.waits_from
-        if seconds >= OWN_TIME and (is_cut_off or self.is_out):
+        if seconds > OTHERS_TIME and (is_cut_off or self.is_out):
             waits_from = time.time() + MAX_PAUSE
         return _Reach(True, is_cut_off, waits_from)
 
@@ -487,7 +487,7 @@ class _Sender:
         if not reach.is_out:
             return most
         is_test = reach.is_silent and reach.is_patient()
-        return most if is_test and self.left() >= OWN_TIME else OTHERS_TIME
+        return most if is_test else OTHERS_TIME
 
     def _others_limit(self) -> _Limit:
         """What an attempt for another event may take.
