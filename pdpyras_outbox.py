@@ -318,6 +318,8 @@ class _Sender:
         self._order = _ORDER
         # Seconds that the API took for its last answer, if there was one.
         self._took: Optional[float] = None
+        # Seconds that the call has left for other events than its own.
+        self._others = OTHERS_TIME
 
     def is_done_with(self, event: Event) -> bool:
         """Has this call delivered it, or set it aside?"""
@@ -455,13 +457,15 @@ class _Sender:
 
     def send_own(self, row: Event) -> None:
         """Try to send an event, after what waits of its key; then others."""
-        others, count = OTHERS_TIME, 0
+        # What has made room for it, counts.
+        count = 0 if self._others > 0 else 1
 
         def limit(event: Event) -> _Limit:
+            if self._others <= 0 and count >= MIN_EVENTS:
+                return _Limit(0)
             if event.token == row.token:
                 return _Limit(self._full_time())
-            is_late = others <= 0 and count >= MIN_EVENTS
-            return _Limit(0) if is_late else self._others_limit()
+            return self._others_limit()
 
         is_done = False
         while not is_done:
@@ -475,8 +479,8 @@ class _Sender:
             is_done = step.event.token == row.token
             count += 1
             if not is_done:
-                others -= time.monotonic() - start
-        self.send_others(others)
+                self._others -= time.monotonic() - start
+        self.send_others()
 
     def _full_time(self) -> float:
         """Seconds of an attempt for the event of this call.
@@ -499,10 +503,10 @@ class _Sender:
             return _Limit(self._full_time(), OTHERS_TIME)
         return _Limit(OTHERS_TIME)
 
-    def send_others(self, seconds: float = OTHERS_TIME) -> None:
-        """Spend so many seconds on what waits."""
-        end = time.monotonic() + min(seconds, self.left())
-        weight = 0
+    def send_others(self) -> None:
+        """Spend on what waits what the call has left for it."""
+        start, weight = time.monotonic(), 0
+        end = start + min(self._others, self.left())
         while weight < MAX_FAILURES and time.monotonic() < end:
             if (self._took or 0) > min(
                 self._others_limit().seconds, self.left()
@@ -518,6 +522,7 @@ class _Sender:
                 step.outcome == "nothing" and self.pick(choice) is None
             ):
                 break
+        self._others -= time.monotonic() - start
 
     def send_directly(self, row: Event, reason: Exception) -> Any:
         """Send an event that cannot be kept; return the API's response.
@@ -852,7 +857,7 @@ class Outbox:
         :param deadline: seconds in which the call ends; None: about a second
             more than its own event takes, which gets ten, or one while the
             API is out of reach; with a slow API, the last one of others that
-            was begun gets ten, too
+            was begun gets ten, too, and the call takes at most about 20 s
         :returns: None once the event is on disk; the API's response, if it
             cannot be kept and was sent directly
         :raises PDClientError: neither is possible; or the outbox is full

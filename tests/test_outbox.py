@@ -822,6 +822,28 @@ def test_a_full_outbox_of_a_slow_api_takes_events_again(alerts, api, slow):
     assert ("trigger", "own") in api.taken
 
 
+def fill_key(events, key, count):
+    """Let events of one alert wait, none of which was tried."""
+    for _ in range(count):
+        event = {"event_action": "acknowledge", "dedup_key": key}
+        row = pdpyras_outbox._row(events, "/v2/enqueue", event)
+        events.outbox._file.add(row)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("older", [0, 1, 2])
+def test_a_call_of_a_slow_api_sends_two_events(
+    older, is_full, alerts, api, slow
+):
+    fill(alerts, 4)
+    fill_key(alerts, "own", older)
+    if is_full:
+        alerts.outbox.max_events = 4 + older
+    trigger(alerts, "own")
+    assert len(api.taken) - 1 == pdpyras_outbox.MIN_EVENTS
+    assert len(alerts.outbox) == 4 + older + 1 - pdpyras_outbox.MIN_EVENTS
+
+
 def test_nothing_is_begun_for_which_the_time_is_too_short(alerts, api, slow):
     fill(alerts, 1)
     trigger(alerts, "own", deadline=0.45)
