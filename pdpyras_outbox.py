@@ -599,7 +599,8 @@ class _Flush(_Sender):
         newest = self._file.read(f"SELECT MAX(id) FROM {TABLE}")
         self._mark = newest[0][0] or 0
         self._weight = self._pauses = self._throttled = 0
-        self._busy_until = time.monotonic() + ATTEMPT_TIME
+        # Until when it looks whether another is still sending, if one is.
+        self._busy_until: Optional[float] = None
         self._skipped = 0.0  # Seconds of pauses that took no time.
         self.expire()
 
@@ -625,17 +626,24 @@ class _Flush(_Sender):
         )
 
     def _continues(self, step: _Step, choice: _Choice) -> bool:
+        if step.outcome == "busy":
+            return self._waits_for_sender()
+        self._busy_until = None
         if step.is_done:
             self._weight = self._pauses = self._throttled = 0
             self._order = _ORDER
             return True
         if step.event is not None and step.error is not None:
             return self._after_failure(step, step.event, step.error)
-        if step.outcome == "busy":
-            wait(POLL_TIME)
-            is_endless = self._deadline is None
-            return not is_endless or time.monotonic() < self._busy_until
         return choice.is_open or self._wait_until_due(choice)
+
+    def _waits_for_sender(self) -> bool:
+        """Wait a moment for another, which has time for one attempt."""
+        now = time.monotonic()
+        if self._busy_until is None:
+            self._busy_until = now + ATTEMPT_TIME
+        wait(POLL_TIME)
+        return self._deadline is not None or now < self._busy_until
 
     def _after_failure(
         self, step: _Step, event: Event, error: Exception

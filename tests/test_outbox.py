@@ -1206,6 +1206,34 @@ def test_the_deadline_of_a_flush_bounds_an_attempt(alerts, api, silent):
     assert report == (0, 2, 0)
 
 
+def test_a_flush_that_takes_long_waits_for_another_sender(
+    alerts, api, path, server, monkeypatch
+):
+    monkeypatch.setattr(pdpyras_outbox, "ATTEMPT_TIME", 0.5)
+    fill(alerts, 12)
+    answer, step = server.handler, pdpyras_outbox._Sender.step
+    outcomes = []
+
+    def answer_slowly(request):
+        threading.Event().wait(0.2)
+        return answer(request)
+
+    def step_beside_another(self, choice, limit):
+        with contextlib.ExitStack() as other:
+            if len(outcomes) == 6:
+                other.enter_context(
+                    pdpyras_outbox_store.file_lock(path + "-sender")
+                )
+            done = step(self, choice, limit)
+        outcomes.append(done.outcome)
+        return done
+
+    server.handler = answer_slowly
+    monkeypatch.setattr(pdpyras_outbox._Sender, "step", step_beside_another)
+    assert alerts.outbox.flush(alerts) == (12, 0, 0)
+    assert outcomes.count("busy") == 1
+
+
 def test_the_deadline_of_a_session_bounds_each_attempt_of_a_flush(
     alerts, api, silent
 ):
