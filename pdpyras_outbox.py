@@ -367,8 +367,6 @@ class _Sender:
         took: float,
     ) -> None:
         """Note for the next attempts whether the API is in reach."""
-        if _status(error) == 429:
-            return  # It is, and asks for a pause.
         before = reach = self._reach()
         if error is None or (_status(error) and _is_final(event, error)):
             self._took = took

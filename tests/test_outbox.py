@@ -814,15 +814,6 @@ def test_that_one_event_fails_is_no_outage(alerts, api, slow):
     assert len(api.taken) == len(set(api.taken)) + 1
 
 
-def test_status_429_is_no_outage(alerts, api, slow):
-    alerts.retry = {429: 0}
-    api.answers["k"] = 429
-    trigger(alerts, "k")
-    trigger(alerts, "own")
-    assert ("trigger", "own") in api.taken
-    assert [e["attempts"] for e in alerts.outbox.waiting()] == [1]
-
-
 def test_a_full_outbox_of_a_slow_api_takes_events_again(alerts, api, slow):
     fill(alerts, 2)
     alerts.outbox.max_events = 2
