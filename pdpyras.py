@@ -3254,17 +3254,6 @@ def _addresses(host: str, port: Any) -> "List[str]":
     return list(dict.fromkeys(str(entry[4][0]) for entry in found)) or [host]
 
 
-def _blocks(data: Any) -> "Iterator[Any]":
-    """A body in pieces, each of which is sent by one operation."""
-    if hasattr(data, "read"):
-        block = data.read(_READ_SIZE)
-        while block:
-            yield block.encode("latin-1") if isinstance(block, str) else block
-            block = data.read(_READ_SIZE)
-    else:
-        yield data
-
-
 # ---------------------------------------------------------------------------
 # Incident keys
 # ---------------------------------------------------------------------------
@@ -3342,6 +3331,11 @@ def _headers_to_look(headers: Any) -> "Dict[str, Any]":
 # can be read once more. A body of JSON is bytes, and needs nothing of this.
 
 
+def _is_one_shot(body: Any) -> bool:
+    """Is it an iterator, or a file, which is at its end after one reading?"""
+    return hasattr(body, "__next__") or hasattr(body, "read")
+
+
 _TEXT_FILES = (
     *(io.TextIOBase, codecs.StreamReader, codecs.StreamReaderWriter),
 )
@@ -3360,12 +3354,10 @@ def _as_bytes(body: Any, endpoint: str) -> Any:
         return body  # Of all but bytes, requests makes a form.
     if isinstance(getattr(body, "file", body), _TEXT_FILES):
         body = body.read()  # Those of tempfile have it in a wrapper.
-    if isinstance(body, str):
-        return body.encode("utf-8")
-    if hasattr(body, "read") or hasattr(body, "__next__"):
+    if _is_one_shot(body):
         return body
     try:
-        return memoryview(body).tobytes()
+        return _piece(body)
     except TypeError:
         if not isinstance(body, abc.Collection):
             return body
@@ -3433,6 +3425,12 @@ def _length(body: Any, headers: "Mapping[str, Any]") -> Any:
         # One is of requests, which has found the length, or has not.
         return requests.utils.super_len(body) or None  # type: ignore
     return announced
+
+
+_NOT_SENT_AGAIN = (
+    "body was an iterator, which cannot be sent again; pass bytes or an open "
+    "file instead."
+)
 
 
 class _Pieces:
@@ -3505,10 +3503,7 @@ class _Pieces:
             if progress.has_read and (
                 count is None or count != progress.parts
             ):
-                raise PDClientError(
-                    f"{self._endpoint}: the body was an iterator, which cannot"
-                    " be sent again; pass bytes or an open file instead."
-                )
+                raise PDClientError(f"{self._endpoint}: the {_NOT_SENT_AGAIN}")
             progress.has_read, progress.parts = True, count
         return iterator
 
@@ -3541,7 +3536,7 @@ def _is_stream(body: Any) -> bool:
 
     What merely can be iterated over may have a generator that it passes on.
     """
-    if hasattr(body, "__next__") or hasattr(body, "read"):
+    if _is_one_shot(body):
         return True
     return hasattr(body, "__iter__") and not isinstance(body, abc.Collection)
 
@@ -3553,7 +3548,7 @@ def _is_used_up(request: Any, body: Any) -> bool:
     """
     if not _is_stream(body):
         return False
-    if hasattr(body, "__next__") or hasattr(body, "read"):
+    if _is_one_shot(body):
         position = getattr(request, "_body_position", None)
         return not isinstance(position, int)
     progress = getattr(request, "_pdpyras_progress", None)
@@ -3588,7 +3583,7 @@ class _Body:
         if options.get("data") is not None:
             data = options["data"] = _with_lists(options["data"])
             self._note(data)
-            if not hasattr(data, "__next__") and not hasattr(data, "read"):
+            if not _is_one_shot(data):
                 self._iterable = data
         if options.get("files"):
             self._note_parts(options["files"])
@@ -3600,10 +3595,8 @@ class _Body:
         with contextlib.suppress(TypeError):
             memoryview(parts)
             return  # It is bytes, or numbers, and no end of them.
-        is_text = isinstance(parts, str)
-        if isinstance(parts, abc.Collection) and not (
-            is_text or hasattr(parts, "read")
-        ):
+        is_one = isinstance(parts, str) or _is_one_shot(parts)
+        if isinstance(parts, abc.Collection) and not is_one:
             for part in parts:
                 self._note_parts(part)
         else:
@@ -4008,8 +4001,7 @@ class _Attempts:
         limit = self._session.max_network_attempts
         if not self._body.is_replayable(self.progress):
             raise PDClientError(
-                f"{self._endpoint}: {reason} The body was an iterator, which "
-                "cannot be sent again; pass bytes or an open file instead."
+                f"{self._endpoint}: {reason} The {_NOT_SENT_AGAIN}"
             ) from error
         if self._network_retries >= limit:
             raise PDClientError(self._gave_up(reason, limit)) from error
@@ -7096,9 +7088,8 @@ class _PlainConnection(HTTPConnection):
         if progress is None or progress.deadline is None:
             super().send(data)
             return
-        for block in _blocks(data):
-            self._limit_socket(self.sock)
-            super().send(block)
+        self._limit_socket(self.sock)
+        super().send(data)
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         self.response_class = self._answer_class()
