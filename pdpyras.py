@@ -3541,6 +3541,14 @@ def _is_stream(body: Any) -> bool:
     return hasattr(body, "__iter__") and not isinstance(body, abc.Collection)
 
 
+def _is_buffer(body: Any) -> bool:
+    try:
+        memoryview(body)
+    except TypeError:
+        return False
+    return True
+
+
 def _is_used_up(request: Any, body: Any) -> bool:
     """Is nothing left of a body that was sent once?
 
@@ -3592,10 +3600,9 @@ class _Body:
         """Note all files, however deep they lie in dicts and tuples."""
         if isinstance(parts, abc.Mapping):
             parts = list(parts.values())
-        with contextlib.suppress(TypeError):
-            memoryview(parts)
-            return  # It is bytes, or numbers, and no end of them.
+        # A buffer may have no end of bytes, or numbers.
         is_one = isinstance(parts, str) or _is_one_shot(parts)
+        is_one = is_one or _is_buffer(parts)
         if isinstance(parts, abc.Collection) and not is_one:
             for part in parts:
                 self._note_parts(part)

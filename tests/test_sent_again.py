@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import itertools
+import mmap
 import os
 import re
 import tempfile
@@ -591,6 +592,16 @@ def test_a_form_with_what_hands_on_a_generator_is_sent_again_whole(
     server.reply(500)
     assert session.post("users", data={"ids": kind("12"), "a": "b"}).ok
     assert [r.body for r in server.requests] == [b"ids=1&ids=2&a=b"] * 2
+
+
+def test_a_file_in_memory_is_sent_again_whole(server, session, naps, tmp_path):
+    """It is a buffer, and has a position all the same."""
+    (tmp_path / "file").write_bytes(b"whole file")
+    server.reply(429)
+    with (tmp_path / "file").open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert session.post("users", files={"upload": mapped}).ok
+    assert [b"whole file" in r.body for r in server.requests] == [True] * 2
 
 
 def test_files_in_a_view_of_a_dict_are_sent_again_whole(
