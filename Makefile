@@ -43,9 +43,11 @@ demo: $(VENV)/installed
 	@$(BIN)/python examples/tour.py
 
 # The suite comes last: its closing line is what one wants to see. It builds
-# the documentation, too, and runs its samples.
+# the documentation, too, and runs its samples. Much of its time it waits; so
+# three processes share it.
 test: lint typecheck
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 3 --dist worksteal \
+	  --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/tools
 	@$(call with,ruff,ruff check . && $(BIN)/ruff format --check .)

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -47,6 +48,11 @@ needs_fork = pytest.mark.skipif(
 may_fork = pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*:DeprecationWarning"
 )
+
+
+def case(value: Any) -> str:
+    """Name a case by its value, and in each process alike."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 def examples(number: int) -> int:

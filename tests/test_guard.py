@@ -10,7 +10,7 @@ import pytest
 
 import pdpyras
 from tests import wire
-from tests.support import KEY, Clock
+from tests.support import KEY, Clock, case
 
 
 class Incomparable:
@@ -133,7 +133,7 @@ def test_a_dedup_key_of_ones_own_and_no_resolve(events, sent):
         (SystemExit(Incomparable()), ["trigger"]),
         (OopsError(), ["trigger"]),
     ],
-    ids=repr,
+    ids=case,
 )
 def test_what_pages_and_what_does_not(error, expected, events, sent):
     with pytest.raises(type(error)) as caught:

@@ -22,6 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 import pdpyras
+from tests.support import case
 
 CONTENT = bytes(range(256)) * 1000
 CURABLE = [("reset", "request"), ("close", "status"), ("truncate", "body")]
@@ -256,7 +257,7 @@ def test_a_file_that_changes_while_it_is_sent_is_not_sent(
         ("POST", {"data": lambda: iter([b'{"a"', b":1}"])}, b'{"a":1}'),
         ("POST", {"data": lambda: io.BytesIO(b'{"a":1}')}, b'{"a":1}'),
     ],
-    ids=str,
+    ids=case,
 )
 @pytest.mark.parametrize("of_session", [False, True])
 def test_a_body_is_announced_once_and_as_it_is(

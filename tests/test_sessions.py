@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import pdpyras
 from tests import wire
-from tests.support import KEY, examples, told
+from tests.support import KEY, case, examples, told
 
 ACCEPT = "application/vnd.pagerduty+json;version=2"
 
@@ -555,7 +555,7 @@ EAST = timezone(timedelta(hours=2))
         ({}, []),
         (None, []),
     ],
-    ids=repr,
+    ids=case,
 )
 def test_query_parameters(params, expected, server, session):
     session.get("users", params=params)
@@ -613,7 +613,7 @@ def test_an_endpoint_without_brackets_has_none(value, server, session):
 EMPTY = [[], (), set(), iter([]), [None]]
 
 
-@pytest.mark.parametrize("value", EMPTY, ids=repr)
+@pytest.mark.parametrize("value", EMPTY, ids=case)
 def test_an_empty_list_is_left_out_and_warned_of(value, server, session):
     params = {"service_ids": value, "a": 1}
     with pytest.warns(pdpyras.PDWarning, match="'service_ids'") as caught:

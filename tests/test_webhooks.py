@@ -53,6 +53,7 @@ from pdpyras_webhooks import (
     verify_webhook,
     webhook_event,
 )
+from tests.support import case
 from tests.test_docs import samples_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -247,7 +248,7 @@ def test_signatures_are_compared_in_constant_time() -> None:
         *([SECRET, None], 5, 5.0, True, {SECRET: SECRET}, [[SECRET]]),
         *(bytearray(b"secret"), memoryview(b"secret"), [bytearray(b"x")]),
     ],
-    ids=repr,
+    ids=case,
 )
 def test_secrets_that_are_none(secret: Any) -> None:
     """Nothing is accepted, and no WebhookError, that is no 4xx, raised."""
@@ -356,7 +357,7 @@ def test_headers_however_they_are_kept(headers: Any) -> None:
         *([(NAME, "v1=" + NEW, "x")], [5], object()),
         *({NAME: 5}, {NAME: None}, {NAME: [5]}, [(NAME, {})]),
     ],
-    ids=repr,
+    ids=case,
 )
 def test_headers_that_are_none(headers: Any) -> None:
     with pytest.raises(TypeError, match="headers must be|signature must be"):
