@@ -64,6 +64,7 @@ from pdpyras_outbox_store import (
     Written,
     at_least_a_moment,
     file_lock,
+    half_the_patience,
     new_event,
     patience,
     wait,
@@ -80,6 +81,10 @@ __all__ = ["Outbox", "Report"]
 # others, which an attempt has, too, while the API is out of reach.
 OWN_TIME = 10.0
 OTHERS_TIME = 1.0
+
+# Seconds after which one who sends an event is said to be stopped: more than
+# an attempt of flush() takes.
+STALL_TIME = 120.0
 
 # Events that a call may send, however long the API takes for each: with one,
 # what waits would never become less.
@@ -316,6 +321,8 @@ class _Sender:
         self._skip: Set[str] = set()
         self._done: Set[str] = set()
         self._order = _ORDER
+        # Has it been said that another process does not get on?
+        self._is_told = False
         # Seconds that the API took for its last answer, if there was one.
         self._took: Optional[float] = None
         # Seconds that the call has left for other events than its own.
@@ -338,8 +345,10 @@ class _Sender:
         """
         with file_lock(self._file.path + "-sender") as is_held:
             if not is_held:
+                self._tell_of_a_stalled_sender()
                 return _Step("busy")
             with contextlib.suppress(sqlite3.Error, OSError):
+                os.utime(self._file.path + "-sender")
                 self._file.forget_delivered()
                 self.expire()
             event = self.pick(choice)
@@ -352,6 +361,25 @@ class _Sender:
             self._learn(event, error, seconds, time.monotonic() - start)
             with at_least_a_moment():
                 return self._settle(event, error)
+
+    def _tell_of_a_stalled_sender(self) -> None:
+        """Say that who sends seems to be stopped, as by Ctrl-Z."""
+        if self._is_told or self._held_for() <= STALL_TIME:
+            return
+        wait(POLL_TIME)  # Who has just got the lock has not marked it yet.
+        held = self._held_for()
+        with file_lock(self._file.path + "-sender") as is_free:
+            if is_free or held <= STALL_TIME:
+                return
+        self._is_told = True
+        self._file.notes.append(
+            f"{self._outbox!r}: another process has been sending one event "
+            f"for {held:.0f} s; what is kept waits for it. Is it stopped?"
+        )
+
+    def _held_for(self) -> float:
+        """Seconds since somebody began to send an event."""
+        return time.time() - os.stat(self._file.path + "-sender").st_mtime
 
     def _end(self, limit: _Limit, seconds: float) -> Any:
         """The deadline of an attempt."""
@@ -890,16 +918,19 @@ class Outbox:
         if sender.is_done_with(row) or not self._file.was_set_aside(kept):
             return None  # Else it waits, or somebody else has sent it.
         try:
-            self._file.add(row)
+            with half_the_patience():
+                self._file.add(row)
         except _FILE_ERRORS as error:
             return sender.send_directly(row, error)
         return None
 
     def _kept(self, sender: _Sender, row: Event) -> Written:
-        kept = self._file.add(row, self.max_events)
+        with half_the_patience():
+            kept = self._file.add(row, self.max_events)
         if kept is None:
             sender.send_others()
-            kept = self._file.add(row, self.max_events)
+            with half_the_patience():
+                kept = self._file.add(row, self.max_events)
         if kept is None:
             raise PDClientError(
                 f"{self!r} holds {self.max_events} events, as many as its "

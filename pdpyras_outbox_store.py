@@ -284,6 +284,12 @@ def at_least_a_moment() -> Any:
     return patience(pdpyras._Deadline(seconds))
 
 
+def half_the_patience() -> Any:
+    """For a block whose failure must leave the time for another way."""
+    end = _patience.deadline
+    return patience(end and pdpyras._Deadline(end.left() / 2))
+
+
 def _abandon(connection: sqlite3.Connection) -> None:
     """Never close a connection, whose closing would delete another's file."""
     try:
@@ -353,13 +359,15 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def _check_place(path: str) -> None:
-    """Are there file locks where the outbox is to be?
+    """May there be a file where the outbox is to be, and file locks?
 
-    :raises PDInputError: there are none
+    :raises PDInputError: there may not
     """
     problem = ""
     if os.path.isdir(path):
         raise PDInputError(f"An outbox cannot be at {path}: a directory.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise PDInputError(f"An outbox cannot be at {path}: no regular file.")
     directory = os.path.dirname(path)
     kind = _file_system(directory)
     if fcntl is None:

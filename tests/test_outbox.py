@@ -1067,11 +1067,31 @@ def writing(path):
 
 def test_the_deadline_bounds_the_wait_for_another_writer(alerts, api, path):
     trigger(alerts, "first")
-    with writing(path), within(0.2):
-        with pytest.raises(pdpyras.PDDeadlineError, match=r"0\.2 s"):
-            trigger(alerts, "k", deadline=0.2)
-    assert api.taken == [("trigger", "first")]
+    api.answers["k"] = 503
+    with writing(path), within(0.4):
+        with pytest.raises(pdpyras.PDDeadlineError, match=r"0\.4 s"):
+            trigger(alerts, "k", deadline=0.4)
     assert len(alerts.outbox) == 0  # It was not accepted.
+
+
+def test_a_locked_outbox_leaves_time_to_send_directly(alerts, api, path):
+    trigger(alerts, "first")
+    with writing(path), pytest.warns(pdpyras.PDWarning, match="directly"):
+        assert trigger(alerts, "k", deadline=2) == "k"
+    assert api.taken == [("trigger", "first"), ("trigger", "k")]
+
+
+def test_a_sender_that_is_stopped_is_told_of(alerts, api, path):
+    trigger(alerts, "first")
+    alerts.outbox.flush(alerts)
+    with pdpyras_outbox_store.file_lock(path + "-sender") as is_held:
+        assert is_held
+        trigger(alerts, "a")  # It has just begun, as far as one can see.
+        os.utime(path + "-sender", (time.time() - 500,) * 2)
+        with pytest.warns(pdpyras.PDWarning, match="stopped"):
+            trigger(alerts, "b")
+    trigger(alerts, "c")  # Each attempt begins anew.
+    assert sorted(key for _, key in api.taken) == ["a", "b", "c", "first"]
 
 
 def write(alerts, pause):
@@ -2211,6 +2231,16 @@ def test_a_directory_is_no_place_for_an_outbox(tmp_path):
     with pytest.raises(pdpyras.PDInputError, match="directory"):
         Outbox(str(tmp_path))
     assert os.stat(str(tmp_path)).st_mode == mode
+
+
+def test_what_is_no_regular_file_is_no_place_for_an_outbox(tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path, 0o644)
+    mode = os.stat(path).st_mode
+    with pytest.raises(pdpyras.PDInputError, match="no regular file"):
+        Outbox(path)
+    assert os.stat(path).st_mode == mode
+    assert os.listdir(str(tmp_path)) == ["fifo"]
 
 
 @pytest.mark.parametrize("outbox", [5, True, object()])
