@@ -593,7 +593,7 @@ def _status_of_client(error: Any, client: Any) -> int:
     if isinstance(error, client.PDHTTPError):
         is_missing = error.status_code == 404
         return output.NOT_FOUND if is_missing else output.REFUSED
-    if type(error) is not client.PDClientError:
+    if isinstance(error, client.PDDeadlineError):
         return output.NETWORK
     if error.response is not None:
         return output.REFUSED  # There is an answer, and it is unfit.
@@ -603,6 +603,8 @@ def _status_of_client(error: Any, client: Any) -> int:
     # The token endpoint refuses without a response.
     is_of_tokens = place in ("pdpyras_oauth", "pdpyras_tokens")
     is_refusal = is_of_tokens and cause is None
+    # An outbox says so of a file that cannot be used.
+    is_refusal |= place == "pdpyras_outbox" and cause is not None
     return output.REFUSED if is_refusal else output.NETWORK
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, Iterator, List, Optional, cast
+from typing import Any, Dict, Iterator, Optional, cast
 
 import pdpyras_cli_output as output
 
@@ -314,27 +314,38 @@ class _Redirect:
     """The redirect URI of the browser: a server on loopback (RFC 8252)."""
 
     def __init__(self, port: Optional[int]) -> None:
+        import queue
         from http.server import BaseHTTPRequestHandler, HTTPServer
+        from socketserver import ThreadingMixIn
 
-        seen: List[str] = []
+        seen: Any = queue.Queue()
         self._seen = seen
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
 
             def do_GET(self) -> None:
-                seen.append(self.path)
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; charset=utf-8")
                 self.end_headers()
                 self.wfile.write(b"You may close this window now.\n")
+                self.wfile.flush()
+                seen.put(self.path)
 
             def log_message(self, *args: Any) -> None:
                 pass  # The path holds a secret.
 
+        # Browsers open connections that they may need later, and send nothing.
+        class Server(ThreadingMixIn, HTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *args: Any) -> None:
+                pass  # A browser that hangs up: nobody needs a traceback.
+
         port = LOGIN_PORT if port is None else port
         try:
-            self._server = HTTPServer(("127.0.0.1", port), Handler)
+            self._server = Server(("127.0.0.1", port), Handler)
         except OSError as error:
             raise ValueError(
                 f"Port {port} is not available: {error}"
@@ -343,19 +354,27 @@ class _Redirect:
 
     def wait(self, state: str, seconds: float) -> str:
         """The URL to which the browser is redirected after this consent."""
+        import queue
+        import threading
         from urllib.parse import parse_qs, urlsplit
 
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._server.timeout = max(0.0, end - time.monotonic())
-            self._server.handle_request()
-            while self._seen:
-                path = self._seen.pop()
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        ).start()
+        try:
+            while True:
+                left = max(end - time.monotonic(), 0)
+                path = self._seen.get(timeout=left)
                 if parse_qs(urlsplit(path).query).get("state") == [state]:
-                    return self.uri.rstrip("/") + path
-        raise TimeOverError(
-            f"No browser was redirected from PagerDuty within {seconds:g} s."
-        )
+                    return self.uri.rstrip("/") + str(path)
+        except queue.Empty:
+            raise TimeOverError(
+                "No browser was redirected from PagerDuty within "
+                f"{seconds:g} s."
+            ) from None
+        finally:
+            self._server.shutdown()
 
     def close(self) -> None:
         self._server.server_close()

@@ -156,10 +156,17 @@ class TokenCache:
     temporary one. It never holds a client secret.
 
     :param path: of the file, which is made when it is needed
+    :raises ValueError: it begins with ``~``, and there is no home directory
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
-        self.path: str = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        path = os.path.expanduser(os.fspath(path))
+        if path.startswith("~" + os.sep) or path == "~":
+            raise ValueError(
+                f"A token cache cannot be at {path}: this user has no home "
+                "directory. Name another place, with a full path."
+            )
+        self.path: str = os.path.abspath(path)
         self._holder: Optional[Tuple[int, int]] = None
 
     def __repr__(self) -> str:

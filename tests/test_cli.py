@@ -4,17 +4,21 @@ What takes a process of its own, such as pipes, terminals and signals, is in
 ``test_cli_processes.py``.
 """
 
+import contextlib
 import csv
 import io
 import json
 import logging
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import requests
@@ -26,7 +30,7 @@ import pdpyras_cli_output
 from pdpyras_sandbox import Sandbox
 from pdpyras_webhooks import sign_webhook
 from tests import wire
-from tests.support import KEY, ROOT, ROUTING_KEY
+from tests.support import KEY, ROOT, ROUTING_KEY, Clock
 
 pytestmark = pytest.mark.oldest
 
@@ -800,6 +804,16 @@ def test_a_damaged_outbox_is_told_of_by_its_status(run, api, tmp_path):
     assert "alerts.db is damaged" in err
 
 
+@pytest.mark.parametrize("command", ["status", "flush"])
+def test_an_outbox_that_cannot_be_used_is_1(command, run, api, tmp_path):
+    path = tmp_path / "directory" / "alerts.db"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    path.parent.joinpath("alerts.db-lock").mkdir()
+    status, _, err = run("outbox", command, "--outbox", str(path))
+    assert status == 1 and "cannot be used" in err
+
+
 # -- Webhooks, signing in, completion -----------------------------------------
 
 
@@ -890,6 +904,75 @@ def test_fewer_scopes_than_asked_for_are_a_refusal(
     box.grant(scopes=[])
     status, _, err = run("list", "users")
     assert status == 1 and "users.read" in err
+
+
+def test_a_refresh_token_that_is_void_is_1(run, oauth, browser):
+    assert run("login", "--port", "0")[0] == 0
+    content = json.loads(oauth.read_text())
+    for tokens in content["tokens"].values():
+        tokens.update(refresh="void", expires_at=0)
+    oauth.write_text(json.dumps(content))
+    status, _, err = run("list", "users")
+    assert status == 1 and "invalid_grant" in err
+
+
+def spare_connection(url, data=b""):
+    """Browsers open some that they may need later, and send nothing."""
+    back = unquote(url.rpartition("redirect_uri=")[2].partition("&")[0])
+    spare = socket.create_connection(("127.0.0.1", urlsplit(back).port))
+    spare.sendall(data)
+    return spare
+
+
+def test_a_spare_connection_does_not_hold_up_a_login(
+    run, oauth, browser, monkeypatch
+):
+    import webbrowser
+
+    visit = webbrowser.open
+    spare = []
+
+    def open_url(url):
+        spare.append(spare_connection(url))
+        with spare_connection(url, b"GET") as broken:
+            broken.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        visit(url)
+
+    monkeypatch.setattr(webbrowser, "open", open_url)
+    begun = time.monotonic()
+    status, _, err = run("login", "--port", "0")
+    assert time.monotonic() - begun < 5
+    spare[0].close()
+    assert status == 0 and "Traceback" not in err
+
+
+def test_the_deadline_ends_a_login_beside_a_connection_that_drips(
+    run, oauth, monkeypatch
+):
+    import webbrowser
+
+    end = threading.Event()
+    threads = []
+
+    def drip(spare):
+        with spare, contextlib.suppress(OSError):
+            while not end.wait(0.05):
+                spare.sendall(b"x")
+
+    def open_url(url):
+        spare = spare_connection(url)
+        threads.append(threading.Thread(target=drip, args=(spare,)))
+        threads[0].start()
+
+    monkeypatch.setattr(webbrowser, "open", open_url)
+    clock = Clock(1)
+    status, _, err = run("login", "--port", "0", "--deadline", "1")
+    clock.check()
+    end.set()
+    threads[0].join()
+    assert status == 3 and "No browser" in err
 
 
 def test_login_ends_when_nobody_comes(run, oauth):
