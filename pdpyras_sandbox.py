@@ -100,8 +100,9 @@ Answer = Tuple[int, Any]  # status, and content of the body; None: no body
 DEFAULT_LIMIT = 25  # records a page, unless the client says
 SCIM_PAGE_SIZE = 100  # users a page, unless the sandbox is told
 MULTI_UPDATE_LIMIT = 250  # records
-EVENT_SIZE_LIMIT = 512 * 1024  # bytes
+EVENT_SIZE_LIMIT = 512000  # bytes
 SUMMARY_LIMIT = 1024  # characters
+DEDUP_KEY_LIMIT = 255  # characters
 USUAL_RATE_LIMIT = 960  # requests a minute
 TOKEN_LIFE = 86400  # seconds, of an OAuth access token
 CODE_LIFE = 30  # seconds, of an OAuth code
@@ -2306,6 +2307,14 @@ def _demand(condition: Any, complaint: str) -> None:
         raise _ApiError(400, {**body, "message": "Event object is invalid"})
 
 
+def _all_have(event: Record, name: str, required: str) -> bool:
+    """Has each item of a list what it must have?"""
+    items = event.get(name) or []
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and item.get(required) for item in items
+    )
+
+
 def _payload(event: Record, *required: str) -> Record:
     """The payload, checked."""
     payload: Any = event.get("payload")
@@ -2337,7 +2346,7 @@ class _EventsAPI:
         _demand(len(request.body) <= EVENT_SIZE_LIMIT, "Event is over 512 KB")
         try:
             event = request.json
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         _demand(isinstance(event, dict), "JSON parse error")
         _demand(event.get("routing_key"), "'routing_key' is missing or blank")
@@ -2350,6 +2359,10 @@ class _EventsAPI:
             _payload(event, "summary", "source", "severity")
             dedup_key = dedup_key or uuid.uuid4().hex
         _demand(dedup_key, "'dedup_key' is missing or blank")
+        is_short = len(str(dedup_key)) <= DEDUP_KEY_LIMIT
+        _demand(is_short, "'dedup_key' is too long")
+        _demand(_all_have(event, "links", "href"), "'links.href' is missing")
+        _demand(_all_have(event, "images", "src"), "'images.src' is missing")
         key = (str(event["routing_key"]), str(dedup_key))
         incident = self.incidents.get(key, {"status": "resolved"})
         is_open = incident["status"] != "resolved"

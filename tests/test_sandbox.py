@@ -1028,6 +1028,29 @@ def send(box, path="/v2/enqueue", **event):
     return requests.post(box.url + path, json=event, timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dedup_key": "k" * 256},
+        {"links": [{"text": "a link"}]},
+        {"images": [{"href": "https://x.example"}]},
+        {"links": "https://x.example"},
+        {"client": "x" * 511900},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_events_that_the_api_refuses(box, wrong):
+    payload = {"summary": "s", "source": "s", "severity": "info"}
+    event = {"event_action": "trigger", "payload": payload}
+    assert send(box, **event).status_code == 202
+    assert send(box, **event, **wrong).status_code == 400
+
+
+def test_an_event_that_is_nested_too_deeply_is_refused(box):
+    url = box.url + "/v2/enqueue"
+    assert requests.post(url, data="[" * 100000).status_code == 400
+
+
 def act(box, action, dedup_key="D", **event):
     answer = send(box, event_action=action, dedup_key=dedup_key, **event)
     assert answer.json() == {
