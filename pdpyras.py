@@ -10149,22 +10149,42 @@ def _fit_event(
             f"{_MAX_SUMMARY_LENGTH}"
         )
         event = dict(event, payload=payload)
-    excess = _size(event) - _MAX_EVENT_SIZE
-    if excess > 0:
-        cut = (
-            f"it has {excess + _MAX_EVENT_SIZE} bytes; the limit is "
-            f"{_MAX_EVENT_SIZE}, so that the largest custom_details are cut"
-        )
-        details = payload.get("custom_details")
-        if details:
-            room = _size(details) - excess
-            payload["custom_details"] = _shorten_details(details, room)
-            event = dict(event, payload=payload)
-        if _size(event) > _MAX_EVENT_SIZE:
-            event = _without_extras(event)
-            cut += ", other texts too, and links and images are left out"
-        cuts.append(cut)
+    size = _size(event)
+    if size > _MAX_EVENT_SIZE:
+        cut = f"it has {size} bytes; the limit is {_MAX_EVENT_SIZE}, so that "
+        event, how = _fit_size(event, payload)
+        cuts.append(cut + how)
     return event, cuts
+
+
+def _fit_size(
+    event: "Dict[str, Any]", payload: "Dict[str, Any]"
+) -> "Tuple[Dict[str, Any], str]":
+    """What an event that is too large becomes, and what was cut, in words.
+
+    :param payload: of the event, a copy
+    """
+    details = payload.get("custom_details")
+    excess = _size(event) - _MAX_EVENT_SIZE
+    how = ""
+    extras = {"links", "images"}.intersection(event)
+    if details and extras and _size(details) - excess < _MIN_CUT_SIZE:
+        # Nothing would be left of them, for what is not worth as much.
+        event = {k: v for k, v in event.items() if k not in extras}
+        excess = _size(event) - _MAX_EVENT_SIZE
+        how = "links and images are left out"
+        if excess <= 0:
+            return event, how
+        how += ", and "
+    if details:
+        room = _size(details) - excess
+        payload["custom_details"] = _shorten_details(details, room)
+        event = dict(event, payload=payload)
+    how += "the largest custom_details are cut"
+    if _size(event) > _MAX_EVENT_SIZE:
+        event = _without_extras(event)
+        how += ", other texts too, and links and images are left out"
+    return event, how
 
 
 def _without_extras(event: "Dict[str, Any]") -> "Dict[str, Any]":
@@ -10623,6 +10643,12 @@ def _is_success(code: Any) -> bool:
     return code is None or (isinstance(code, int) and code == 0)
 
 
+_NOT_ASYNCHRONOUS = (
+    "guard() cannot decorate an asynchronous function: sending the event "
+    "would block the event loop. Decorate the function that runs the loop."
+)
+
+
 class _Guard:
     """Pages somebody if a block fails: see ``EventsAPISession.guard``."""
 
@@ -10665,6 +10691,8 @@ class _Guard:
         _guarding.deadline = _MAX_GUARD_TIME
         try:
             send(error)
+        except PDWarning as warning:  # An error, by the user's filter.
+            self._events.log.error("%s", warning)
         except Exception as failure:
             self._events.log.error(
                 "%s: the alert could not be %s: %s",
@@ -10706,14 +10734,12 @@ class _Guard:
         """Decorate a function, or a generator function."""
         import inspect  # As in _signature.
 
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(
-            function
+        if any(
+            inspect.iscoroutinefunction(called)
+            or inspect.isasyncgenfunction(called)
+            for called in (function, type(function).__call__)
         ):
-            raise TypeError(
-                "guard() cannot decorate an asynchronous function: sending "
-                "the event would block the event loop. Decorate the function "
-                "that runs the loop."
-            )
+            raise TypeError(_NOT_ASYNCHRONOUS)
         if inspect.isgeneratorfunction(function):
 
             @wraps(function)
@@ -10726,7 +10752,11 @@ class _Guard:
             @wraps(function)
             def guarded(*args: Any, **kwargs: Any) -> Any:
                 with self:
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                    if inspect.iscoroutine(result):  # Of a wrapper of one.
+                        result.close()
+                        raise TypeError(_NOT_ASYNCHRONOUS)
+                    return result
 
         return guarded
 

@@ -629,6 +629,24 @@ def test_images_and_links_may_be_any_iterable(kind, events, server):
         assert server.requests[-1].json[kind] == []
 
 
+def test_a_large_image_does_not_cost_the_details(events, server):
+    details = {"traceback": "x" * 50000, "host": "db1"}
+    image = {"src": "data:image/png;base64," + "A" * 600000}
+    with told(pdpyras.PDWarning, "links and images are left out"):
+        events.trigger(SUMMARY, SOURCE, custom_details=details, images=[image])
+    sent = server.requests[0].json
+    assert sent["payload"]["custom_details"] == details
+    assert "images" not in sent
+
+
+def test_details_are_cut_by_no_more_than_links_leave(events, server):
+    details = {"traceback": "x" * 600000}
+    image = {"src": "data:image/png;base64," + "A" * 600000}
+    with told(pdpyras.PDWarning, "links and images are left out"):
+        events.trigger(SUMMARY, SOURCE, custom_details=details, images=[image])
+    assert 500000 < len(server.requests[0].body) <= 512000
+
+
 def test_a_severity_in_any_case_in_an_event_of_the_callers(events, server):
     payload = {"summary": SUMMARY, "source": SOURCE, "severity": "CRITICAL"}
     events.send_event("trigger", payload=payload)

@@ -1,10 +1,12 @@
 """A guard pages somebody if a block fails, and changes nothing else of it."""
 
 import asyncio
+import functools
 import inspect
 import json
 import logging
 import threading
+import warnings
 
 import pytest
 
@@ -341,9 +343,36 @@ def test_it_refuses_asynchronous_functions(events):
     async def items():
         yield 1
 
-    for function in (work, items):
+    class Job:
+        async def __call__(self):
+            await work()
+
+    for function in (work, items, Job()):
         with pytest.raises(TypeError, match="asynchronous"):
             events.guard("s", "s")(function)
+
+
+def test_a_wrapper_of_an_asynchronous_function_is_a_failure(events, sent):
+    async def work():
+        await asyncio.sleep(0)
+
+    @functools.wraps(work)
+    def wrapper():
+        return work()
+
+    with pytest.raises(TypeError, match="asynchronous"):
+        events.guard("s", "s")(wrapper)()
+    assert actions(sent) == ["trigger"]
+
+
+def test_a_warning_that_is_an_error_says_only_itself(events, sent, caplog):
+    with warnings.catch_warnings(), pytest.raises(OopsError):
+        warnings.simplefilter("error", pdpyras.PDWarning)
+        with events.guard("s", "s", links=[{"text": "no href"}]):
+            raise OopsError
+    assert actions(sent) == ["trigger"]
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert "href" in record.message and "could not" not in record.message
 
 
 def test_the_key_is_hidden_in_every_spelling(events, sent):
