@@ -835,6 +835,10 @@ class PDHTTPError(PDClientError):
     # What was asked for and the status, where the message is no more than
     # that and the beginning of the body.
     _headline: str = ""
+    # What those added who asked.
+    _added: str = ""
+    # Is it about a request of a response hook, and not about what it hangs on?
+    _is_of_hook: bool = False
 
     def __init__(self, message: str, response: Any) -> None:
         super().__init__(message, response)
@@ -851,6 +855,10 @@ class PDHTTPError(PDClientError):
             if left > 0:
                 self.errors.append(_shown(text, secrets, left))
                 left -= len(self.errors[-1])
+
+    def _add(self, sentence: str) -> None:
+        super()._add(sentence)
+        self._added = sentence
 
     def __str__(self) -> str:
         """What was asked for, the status, the reasons, and what helps."""
@@ -870,6 +878,8 @@ class PDHTTPError(PDClientError):
         if details:
             text += f" ({', '.join(details)})"
         hints = list(filter(None, [hint(self) for hint in _HINTS]))
+        if self._added and self._added not in text:
+            hints.insert(0, self._added)
         if hints and not text.endswith("."):
             text += "."
         return _one_paragraph(" ".join([text, *hints]))
@@ -2668,7 +2678,8 @@ def _wrap(body: Any, wrapper: _Wrapper) -> Any:
     if wrapper is None:
         return body
     if isinstance(body, dict) and (
-        isinstance(body.get(wrapper), (dict, list)) or body == {wrapper: None}
+        isinstance(body.get(wrapper), (dict, list, tuple))
+        or body == {wrapper: None}
     ):
         return body
     return {wrapper: body}
@@ -3304,15 +3315,29 @@ def _answer_or_incident(
     known = f"It may have been created, with the incident_key {key}."
     try:
         found = session.get("/incidents", params=query, **options)
-        for incident in unwrap(found, "incidents") if found.ok else ():
+        for incident in unwrap(successful_response(found), "incidents"):
             if incident.get("incident_key") == key:
                 known = f"The incident was created: it is {incident['id']}."
                 place = f"/incidents/{incident['id']}"
-                return cast(Response, session.get(place, **options))
+                found = session.get(place, **options)
+                return cast(Response, successful_response(found))
     except PDClientError as error:
-        error._add(known)
-        raise
+        failure = error
+        if isinstance(error, PDHTTPError) and error.status_code != 200:
+            # The caller has asked for the creation, and not for this.
+            failure = _error_about(response)
+        failure._add(known)
+        raise failure from error.__cause__
     return cast(Response, response)
+
+
+def _error_about(refusal: Any) -> PDClientError:
+    """What successful_response raises about a refusal."""
+    try:
+        successful_response(refusal)
+    except PDHTTPError as error:
+        return error
+    raise AssertionError(refusal)
 
 
 def _headers_to_look(headers: Any) -> "Dict[str, Any]":
@@ -6752,6 +6777,21 @@ class _CarefulResponse(HTTPResponse):
 
     progress: _Progress
 
+    def read(
+        self,
+        amt: "Optional[int]" = None,
+        decode_content: Any = None,
+        cache_content: bool = False,
+    ) -> bytes:
+        data = super().read(amt, decode_content, cache_content)
+        decodes = (
+            self.decode_content if decode_content is None else decode_content
+        )
+        is_last = amt is None or (amt > 0 and not data)
+        if decodes and is_last and self.closed:
+            _check_whole(self, self.progress)
+        return data
+
     def stream(
         self, amt: "Optional[int]" = 65536, decode_content: Any = None
     ) -> "Generator[bytes, None, None]":
@@ -7879,6 +7919,8 @@ def _call_hook(
         # Digest authentication sends the request again, for the caller.
         if not isinstance(getattr(hook, "__self__", None), HTTPDigestAuth):
             progress.hook_error = error
+            if isinstance(error, PDHTTPError):
+                error._is_of_hook = True
         raise
     finally:
         progress.is_in_hook = False
@@ -8116,6 +8158,7 @@ _NUMERIC_SETTINGS = {
     "max_network_attempts": False,
     "max_rate_wait": True,
     "max_response_size": True,
+    "sleep_timer": False,
     "sleep_timer_base": False,
     "sleep_timer_max": False,
 }
@@ -9225,7 +9268,11 @@ class _Collections(PDSession):
                 f"The query must be the {attribute!r} to look for, not None. "
                 "Is the variable set from which it was read?"
             )
-        wanted = str(query).lower()
+        # What is sent, and not what Python shows of it.
+        spelled = _spell_time("The query", query)
+        wanted = (
+            str.__str__(spelled) if isinstance(query, str) else str(spelled)
+        ).lower()
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
         if not self._is_scim(resource):
             pairs.append(("query", query))
@@ -9431,7 +9478,7 @@ class _Collections(PDSession):
             return source.page(position)
         except PDHTTPError as error:
             is_status = (error.status_code or 0) // 100 != 2
-            if self._requires_all() or not is_status:
+            if self._requires_all() or not is_status or error._is_of_hook:
                 raise
             outcome.shortfall = f"The results are incomplete: {error}"
             _warn(self.log, outcome.shortfall, PDIncompleteWarning)
@@ -10036,6 +10083,7 @@ class APISession(_Collections):
                 f"The values must contain {attr!r}, by which an existing "
                 "resource is looked for."
             )
+        values = _spell_times(dict(values))
         options = self._shared_deadline(deadline)
         existing = self.find(resource, values[attr], attribute=attr, **options)
         if existing is None:

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import pickle
+import shutil
 import socket
 import ssl
 import sys
@@ -618,6 +619,14 @@ def test_half_a_compressed_body_around_a_redirect(
     assert naps == [3]
 
 
+def copied(answer):
+    """As requests' users copy an answer into a file."""
+    answer.raw.decode_content = True
+    copy = io.BytesIO()
+    shutil.copyfileobj(answer.raw, copy)
+    return copy.getvalue()
+
+
 #: How whoever streams an answer reads it, as one text.
 READERS = {
     "content": lambda answer: answer.content,
@@ -625,6 +634,8 @@ READERS = {
     "all that is there": lambda answer: b"".join(answer.iter_content(None)),
     "lines": lambda answer: b"".join(answer.iter_lines()),
     "raw": lambda answer: b"".join(answer.raw.stream(9, decode_content=True)),
+    "raw at once": lambda answer: answer.raw.read(decode_content=True),
+    "raw copied": copied,
 }
 BROKEN = (
     requests.exceptions.ChunkedEncodingError,

@@ -423,6 +423,31 @@ def keyed(session):
     return session
 
 
+@pytest.mark.parametrize("place", [PATH, PATH + "/PNEW0"])
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("name", ["post", "rpost"])
+def test_a_refused_look_up_says_what_is_known(
+    name, status, place, server, keyed, account, naps
+):
+    account.faults = [lambda whole: cut(whole, 0)]
+    usual = server.handler
+
+    def answer(request):
+        if request.method == "GET" and request.path == place:
+            return wire.Answer(status, json={"error": {"message": "no"}})
+        return usual(request)
+
+    server.handler = answer
+    body = INCIDENT if name == "rpost" else {"incident": INCIDENT}
+    with pytest.raises(pdpyras.PDHTTPError) as caught:
+        getattr(keyed, name)(PATH, json=body)
+    (made,) = account.incidents
+    by_id = f"was created: it is {made['id']}"
+    known = made["incident_key"] if place == PATH else by_id
+    assert known in str(caught.value)
+    assert caught.value.status_code == 400
+
+
 def test_client_incident_keys_are_off_by_default(session, account):
     assert pdpyras.APISession.client_incident_keys is False
     session.rpost(PATH, json=INCIDENT)

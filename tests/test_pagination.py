@@ -318,6 +318,27 @@ def test_a_list_that_has_no_pages_and_says_that_there_is_more(server, session):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_an_error_of_a_hook_is_not_the_end_of_a_list(
+    prefetch, server, session
+):
+    def answer(request):
+        if request.path != "/users":
+            return wire.Answer(404)
+        users = [{"id": "P1"}] * 100
+        return wire.Answer(json={"users": users, "more": True})
+
+    def hook(response, **kwargs):
+        if "offset=300" in response.url:
+            session.rget("/teams/P1")
+
+    server.handler = answer
+    session.require_complete_results = False
+    session.hooks["response"].append(hook)
+    with pytest.raises(pdpyras.PDHTTPError, match="/teams/P1"):
+        session.list_all("users", prefetch=prefetch)
+
+
 @pytest.fixture(scope="module")
 def collections():
     """A server for tests that go through many collections."""

@@ -1,6 +1,7 @@
 """PDSession and APISession over the wire: what is sent, what comes back."""
 
 import copy
+import enum
 import io
 import json
 import logging
@@ -1457,6 +1458,35 @@ def test_persist_updates_what_differs(values, server, session):
     assert request.json == {"user": dict(jane, **values)}
     assert updated == dict(jane, **values)
     assert values == before
+
+
+class Name(str, enum.Enum):
+    SHOP = "Web shop"
+
+
+@pytest.mark.parametrize(
+    "value, sent",
+    [
+        (Name.SHOP, "Web shop"),
+        (
+            datetime(2026, 1, 1, tzinfo=timezone.utc),
+            "2026-01-01T00:00:00Z",
+        ),
+    ],
+    ids=["enum", "datetime"],
+)
+def test_persist_compares_what_is_sent(value, sent, server, session):
+    found = {"id": "S1", "name": sent, "self": server.url + "/services/S1"}
+    server.reply(json={"services": [found], "more": False})
+    values = {"name": value}
+    assert session.persist("services", "name", values, update=True) == found
+    assert [request.method for request in server.requests] == ["GET"]
+
+
+def test_a_wrapper_around_a_tuple_is_one(server, session):
+    server.reply(json={"incidents": []})
+    session.rput("incidents", json={"incidents": ({"id": "P1"},)})
+    assert server.requests[0].json == {"incidents": [{"id": "P1"}]}
 
 
 def test_persist_needs_the_attribute(server, session):

@@ -303,6 +303,7 @@ def test_repr_tells_sessions_apart_without_their_key(name):
     [
         *("max_http_attempts", "max_network_attempts", "sleep_timer_base"),
         *("max_rate_wait", "max_response_size", "sleep_timer_max"),
+        "sleep_timer",
     ],
 )
 @pytest.mark.parametrize("value", ["3", -1, float("nan"), True, [3], b"3"])
