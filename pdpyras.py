@@ -2837,6 +2837,14 @@ def try_decoding(r: Any) -> Any:
     except (ValueError, RecursionError):
         pass  # This error quotes the whole document, which may name keys.
     except RequestException as error:
+        progress = getattr(r.request, "_pdpyras_progress", None)
+        deadline = progress and progress.deadline
+        if deadline and deadline.left() <= 0:
+            raise PDDeadlineError(
+                f"{_request_line(r)}: the deadline of {deadline.seconds:g} s "
+                "has passed while the answer was read.",
+                r,
+            ) from error
         raise PDServerError(
             f"{_request_line(r)}: the API's answer (status {_status_of(r)}) "
             f"broke off while it was read.",
@@ -4392,6 +4400,29 @@ def _number(text: "Optional[str]") -> "Optional[float]":
     return number if 0 <= number < float("inf") else None
 
 
+class _WindowWait:
+    """How long a thread waits for others, or for the next window."""
+
+    def __init__(self, session: Any) -> None:
+        self._begun = time.monotonic()
+        self._log, self._most = session.log, session.max_rate_wait
+        self._is_told = self.is_over = False
+
+    def longest(self) -> float:
+        """Seconds that it may wait now; a warning, once it is long."""
+        waited = time.monotonic() - self._begun
+        if waited >= _LONG_WAIT and not self._is_told:
+            self._is_told = True
+            self._log.warning(
+                "The rate limit is used up: a thread has waited for %.0f s "
+                "for others of this session, or for the next window.",
+                waited,
+            )
+        left = float("inf") if self._most is None else self._most - waited
+        self.is_over = left <= 0
+        return left if self._is_told else min(left, _LONG_WAIT - waited)
+
+
 class _RateGate:
     """Lets the threads of a session through to the API, or makes them wait.
 
@@ -4415,14 +4446,23 @@ class _RateGate:
         self._closed_until: Dict[object, float] = {}
         self._waiters: Deque[Any] = deque()
 
-    def enter(self, ticket: object, deadline: "Optional[_Deadline]") -> None:
+    def enter(
+        self,
+        ticket: object,
+        deadline: "Optional[_Deadline]",
+        session: Any,
+    ) -> None:
         """Wait for one's turn.
+
+        For the window it is waited no longer than the ``max_rate_wait`` of
+        the session: the API may have room after all.
 
         :param ticket: of one attempt; :meth:`leave` is to be called with it,
             whatever happens
         :raises TimeoutError: the deadline has passed
         """
         self._queue[ticket] = threading.get_ident()
+        waits: Optional[_WindowWait] = None
         while self._wait(ticket) > 0:
             # A lock of its own for each wait, made where it is used: that of
             # gevent, if it has patched threads meanwhile.
@@ -4431,6 +4471,11 @@ class _RateGate:
             self._waiters.append(waiter)
             # Whoever left before this look did not know of the waiter.
             wait = self._wait(ticket)
+            if not self._closed_until:  # Else who sleeps has said so.
+                waits = waits or _WindowWait(session)
+                wait = min(wait, waits.longest())
+                if waits.is_over:
+                    return
             if deadline is not None:
                 wait = min(wait, deadline.left())
             if wait > 0:
@@ -8926,7 +8971,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
         gate, ticket = self._gate, object()
         progress.leave = partial(gate.leave, ticket)
         try:
-            gate.enter(ticket, progress.deadline)
+            gate.enter(ticket, progress.deadline, self)
             if unwanted is not None and unwanted.is_set():
                 raise PDClientError(
                     f"{method} {full_url}: the iteration that asked for this "

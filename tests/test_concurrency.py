@@ -297,6 +297,37 @@ def test_of_answers_out_of_order_the_smaller_remaining_counts(session, server):
         assert session.rate.remaining == remaining
 
 
+@pytest.mark.parametrize("max_rate_wait", [None, 0.2])
+def test_a_long_wait_for_other_threads_is_told_and_bounded(
+    max_rate_wait, server, session, caplog, monkeypatch
+):
+    monkeypatch.setattr(pdpyras, "_LONG_WAIT", 0.3)
+    session.timeout = 30
+    asked, go_on = threading.Event(), threading.Event()
+
+    def handler(request):
+        if request.path == "/users/slow":
+            asked.set()
+            assert go_on.wait(20)
+        return users(request, limits(0, 40))
+
+    server.handler = handler
+    session.rget("users/P1")
+    session.max_rate_wait = max_rate_wait
+    slow = begun(session.rget, "users/slow")
+    assert asked.wait(20)
+    other = begun(session.rget, "users/P2")
+    other.join(1 if max_rate_wait is None else 20)
+    assert other.is_alive() is (max_rate_wait is None)
+    go_on.set()
+    for thread in (slow, other):
+        thread.join(20)
+        assert not thread.is_alive()
+    told = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == (1 if max_rate_wait is None else 0)
+    assert all("rate limit" in text for text in told)
+
+
 class Unlucky(pdpyras._RateGate):
     """An interruption arrives just when a request has its turn."""
 

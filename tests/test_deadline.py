@@ -100,6 +100,15 @@ def test_the_deadline_bounds_a_body_that_drips(
     clock.check()
 
 
+def test_a_streamed_answer_that_a_method_decodes_is_late_not_broken(
+    server, session, clock
+):
+    server.fault("drip", "body", at=1, answer=wire.Answer(json=BODY))
+    with pytest.raises(pdpyras.PDDeadlineError, match=r"0\.5 s"):
+        session.jget("/users/P1", stream=True, deadline=0.5)
+    clock.check()
+
+
 def test_the_deadline_bounds_digest_authentication(server, session, clock):
     """Which sends a request by itself, when it has been asked to."""
     digest = 'Digest realm="r", nonce="n", qop="auth"'
