@@ -2391,6 +2391,13 @@ def _spell_time(subject: str, value: Any) -> Any:
     return str(value.replace(tzinfo=None).isoformat()) + "Z"
 
 
+def _as_sent(subject: str, value: Any) -> str:
+    """The text that is sent of a value; of an Enum's, not what Python shows."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return str(_spell_time(subject, value))
+
+
 def _spell_times(body: Any, name: Any = None) -> Any:
     """A body for JSON with its dates and times as text.
 
@@ -9313,11 +9320,7 @@ class _Collections(PDSession):
                 f"The query must be the {attribute!r} to look for, not None. "
                 "Is the variable set from which it was read?"
             )
-        # What is sent, and not what Python shows of it.
-        spelled = _spell_time("The query", query)
-        wanted = (
-            str.__str__(spelled) if isinstance(query, str) else str(spelled)
-        ).lower()
+        wanted = _as_sent("The query", query).lower()
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
         if not self._is_scim(resource):
             pairs.append(("query", query))

@@ -417,8 +417,11 @@ def test_an_interrupt_is_130(api):
 def test_an_interrupt_ends_each_with_at_once(at_once, api, tmp_path):
     def answer(request):
         asked.append(request.path)
+        # Not before all are here: in the pause of one, no other is sent.
+        everybody.wait(SECONDS)
         return wire.Answer(429, headers={"ratelimit-reset": "60"})
 
+    everybody = threading.Barrier(int(at_once))
     asked, api.handler = [], answer
     (tmp_path / "ids").write_text("PA\nPB\nPC\n")
     each = ("--each", str(tmp_path / "ids"), "--at-once", at_once)
