@@ -2392,7 +2392,7 @@ def _spell_time(subject: str, value: Any) -> Any:
 
 
 def _as_sent(subject: str, value: Any) -> str:
-    """The text that is sent of a value; of an Enum's, not what Python shows."""
+    """The text that is sent of a value; it may be an Enum's member."""
     if isinstance(value, str):
         return str.__str__(value)
     return str(_spell_time(subject, value))
