@@ -2816,10 +2816,7 @@ def successful_response(r: Any, context: "Optional[str]" = None) -> Any:
         raise PDClientError(f"The answer has no HTTP status{place}.", r)
     if status // 100 == 2:
         return r
-    kind = PDServerError if status // 100 == 5 else PDHTTPError
-    error = kind(http_error_message(r, context), r)
-    error._headline = _presentable(_headline(r, context), r)
-    raise error
+    raise _status_error(r, context)
 
 
 def _headline(response: Any, context: "Optional[str]") -> str:
@@ -2844,7 +2841,8 @@ def try_decoding(r: Any) -> Any:
     except (ValueError, RecursionError):
         pass  # This error quotes the whole document, which may name keys.
     except RequestException as error:
-        progress = getattr(r.request, "_pdpyras_progress", None)
+        request = getattr(r, "request", None)
+        progress = getattr(request, "_pdpyras_progress", None)
         deadline = progress and progress.deadline
         if deadline and deadline.left() <= 0:
             raise PDDeadlineError(
@@ -2873,6 +2871,14 @@ def _schema_error(response: Any, expected: str, got: str) -> PDServerError:
         f"(status {_status_of(response)}), got {got}.",
         response,
     )
+
+
+def _status_error(r: Any, context: "Optional[str]" = None) -> PDHTTPError:
+    """The error about a response whose status is no success."""
+    kind = PDServerError if r.status_code // 100 == 5 else PDHTTPError
+    error = kind(http_error_message(r, context), r)
+    error._headline = _presentable(_headline(r, context), r)
+    return error
 
 
 def _endpoint_hint(error: PDHTTPError) -> str:
@@ -3340,19 +3346,10 @@ def _answer_or_incident(
         failure = error
         if isinstance(error, PDHTTPError) and error.status_code != 200:
             # The caller has asked for the creation, and not for this.
-            failure = _error_about(response)
+            failure = _status_error(response)
         failure._add(known)
         raise failure from error.__cause__
     return cast(Response, response)
-
-
-def _error_about(refusal: Any) -> PDClientError:
-    """What successful_response raises about a refusal."""
-    try:
-        successful_response(refusal)
-    except PDHTTPError as error:
-        return error
-    raise AssertionError(refusal)
 
 
 def _headers_to_look(headers: Any) -> "Dict[str, Any]":
@@ -4413,10 +4410,10 @@ class _WindowWait:
     def __init__(self, session: Any) -> None:
         self._begun = time.monotonic()
         self._log, self._most = session.log, session.max_rate_wait
-        self._is_told = self.is_over = False
+        self._is_told = False
 
     def longest(self) -> float:
-        """Seconds that it may wait now; a warning, once it is long."""
+        """Seconds that it may wait now, if any; warns once it is long."""
         waited = time.monotonic() - self._begun
         if waited >= _LONG_WAIT and not self._is_told:
             self._is_told = True
@@ -4426,7 +4423,6 @@ class _WindowWait:
                 waited,
             )
         left = float("inf") if self._most is None else self._most - waited
-        self.is_over = left <= 0
         return left if self._is_told else min(left, _LONG_WAIT - waited)
 
 
@@ -4480,9 +4476,10 @@ class _RateGate:
             wait = self._wait(ticket)
             if not self._closed_until:  # Else who sleeps has said so.
                 waits = waits or _WindowWait(session)
-                wait = min(wait, waits.longest())
-                if waits.is_over:
+                longest = waits.longest()
+                if longest <= 0:
                     return
+                wait = min(wait, longest)
             if deadline is not None:
                 wait = min(wait, deadline.left())
             if wait > 0:
@@ -6836,11 +6833,8 @@ class _CarefulResponse(HTTPResponse):
         cache_content: bool = False,
     ) -> bytes:
         data = super().read(amt, decode_content, cache_content)
-        decodes = (
-            self.decode_content if decode_content is None else decode_content
-        )
         is_last = amt is None or (amt > 0 and not data)
-        if decodes and is_last and self.closed:
+        if is_last and self.closed and self._decodes(decode_content):
             _check_whole(self, self.progress)
         return data
 
@@ -6848,11 +6842,13 @@ class _CarefulResponse(HTTPResponse):
         self, amt: "Optional[int]" = 65536, decode_content: Any = None
     ) -> "Generator[bytes, None, None]":
         stream = super().stream
-        if not (
-            self.decode_content if decode_content is None else decode_content
-        ):
+        if not self._decodes(decode_content):
             return stream(amt, decode_content)
         return _whole_stream(self, stream, self.progress, amt, decode_content)
+
+    def _decodes(self, decode_content: Any) -> bool:
+        is_usual = decode_content is None
+        return bool(self.decode_content if is_usual else decode_content)
 
 
 def _check_later(raw: Any, progress: "Optional[_Progress]" = None) -> None:
@@ -10223,6 +10219,10 @@ def _as_text(value: Any) -> str:
         return f"<{type(value).__name__} that has no text>"
 
 
+# What an alert can do without.
+_EXTRAS = ("links", "images")
+
+
 def _fit_event(
     event: "Dict[str, Any]",
 ) -> "Tuple[Dict[str, Any], List[str]]":
@@ -10262,24 +10262,23 @@ def _fit_size(
     """
     details = payload.get("custom_details")
     excess = _size(event) - _MAX_EVENT_SIZE
-    how = ""
-    extras = {"links", "images"}.intersection(event)
-    if details and extras and _size(details) - excess < _MIN_CUT_SIZE:
+    before, without = "", ", and links and images are left out"
+    has_extras = not set(_EXTRAS).isdisjoint(event)
+    if details and has_extras and _size(details) - excess < _MIN_CUT_SIZE:
         # Nothing would be left of them, for what is not worth as much.
-        event = {k: v for k, v in event.items() if k not in extras}
+        event = {k: v for k, v in event.items() if k not in _EXTRAS}
         excess = _size(event) - _MAX_EVENT_SIZE
-        how = "links and images are left out"
         if excess <= 0:
-            return event, how
-        how += ", and "
+            return event, "links and images are left out"
+        before, without = "links and images are left out, and ", ""
     if details:
         room = _size(details) - excess
         payload["custom_details"] = _shorten_details(details, room)
         event = dict(event, payload=payload)
-    how += "the largest custom_details are cut"
+    how = f"{before}the largest custom_details are cut"
     if _size(event) > _MAX_EVENT_SIZE:
         event = _without_extras(event)
-        how += ", other texts too, and links and images are left out"
+        how += f", other texts too{without}"
     return event, how
 
 
@@ -10293,7 +10292,7 @@ def _without_extras(event: "Dict[str, Any]") -> "Dict[str, Any]":
     others = {
         name: value
         for name, value in event.items()
-        if name not in (*identity, "links", "images")
+        if name not in (*identity, *_EXTRAS)
     }
     # Two bytes for what joins them.
     room = _MAX_EVENT_SIZE - _size(kept) - 2

@@ -315,6 +315,7 @@ class _Sender:
         self._deadline: Optional[pdpyras._Deadline] = deadline
         self._outbox, self._session = outbox, session
         self._file, self.log = outbox._file, session.log
+        self._lock = self._file.path + "-sender"
         self._owner = _owner(session)
         # Tokens of events that it has tried; and of those that it is done
         # with, which a damaged file could show again.
@@ -343,12 +344,12 @@ class _Sender:
 
         :param limit: what an attempt for this event may take
         """
-        with file_lock(self._file.path + "-sender") as is_held:
+        with file_lock(self._lock) as is_held:
             if not is_held:
                 self._tell_of_a_stalled_sender()
                 return _Step("busy")
             with contextlib.suppress(sqlite3.Error, OSError):
-                os.utime(self._file.path + "-sender")
+                os.utime(self._lock)
                 self._file.forget_delivered()
                 self.expire()
             event = self.pick(choice)
@@ -368,7 +369,7 @@ class _Sender:
             return
         wait(POLL_TIME)  # Who has just got the lock has not marked it yet.
         held = self._held_for()
-        with file_lock(self._file.path + "-sender") as is_free:
+        with file_lock(self._lock) as is_free:
             if is_free or held <= STALL_TIME:
                 return
         self._is_told = True
@@ -379,7 +380,7 @@ class _Sender:
 
     def _held_for(self) -> float:
         """Seconds since somebody began to send an event."""
-        return time.time() - os.stat(self._file.path + "-sender").st_mtime
+        return time.time() - os.stat(self._lock).st_mtime
 
     def _end(self, limit: _Limit, seconds: float) -> Any:
         """The deadline of an attempt."""
@@ -918,19 +919,21 @@ class Outbox:
         if sender.is_done_with(row) or not self._file.was_set_aside(kept):
             return None  # Else it waits, or somebody else has sent it.
         try:
-            with half_the_patience():
-                self._file.add(row)
+            self._add(row)
         except _FILE_ERRORS as error:
             return sender.send_directly(row, error)
         return None
 
-    def _kept(self, sender: _Sender, row: Event) -> Written:
+    def _add(self, row: Event, *most: Optional[int]) -> Optional[Written]:
+        """Write an event, in a time that leaves some to send it directly."""
         with half_the_patience():
-            kept = self._file.add(row, self.max_events)
+            return self._file.add(row, *most)
+
+    def _kept(self, sender: _Sender, row: Event) -> Written:
+        kept = self._add(row, self.max_events)
         if kept is None:
             sender.send_others()
-            with half_the_patience():
-                kept = self._file.add(row, self.max_events)
+            kept = self._add(row, self.max_events)
         if kept is None:
             raise PDClientError(
                 f"{self!r} holds {self.max_events} events, as many as its "
