@@ -4615,15 +4615,33 @@ if TYPE_CHECKING:
     _Position = TypeVar("_Position", bound="_PagePosition")
 
 
-class _Outcome:
-    """Whether an iteration came to its end."""
+class _Shortfalls(threading.local):
+    """What is missing, in words, of the lists that this thread reads.
 
-    shortfall = ""  # What is missing, in words.
+    It is told by thread, not by iterator: a subclass may hand on what ours
+    gives.
+    """
+
+    def __init__(self) -> None:
+        self.readers: List[List[str]] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> "Iterator[List[str]]":
+        """What turns out to be missing from here on."""
+        found: List[str] = []
+        self.readers.append(found)
+        try:
+            yield found
+        finally:
+            # The same list, not an equal one.
+            self.readers[:] = [r for r in self.readers if r is not found]
+
+    def note(self, shortfall: str) -> None:
+        for found in self.readers:
+            found.append(shortfall)
 
 
-# Of each iterator under way; it need not be asked.
-_outcomes: "weakref.WeakKeyDictionary[Any, _Outcome]"
-_outcomes = weakref.WeakKeyDictionary()
+_shortfalls = _Shortfalls()
 
 
 class _PagePosition:
@@ -9323,15 +9341,19 @@ class _Collections(PDSession):
         options = _without_none(prefetch=prefetch)
         options.update(_passed_on(deadline))
         params = _as_params(pairs)
-        records = self.iter_all(resource, params=params, **options)
         other = ""  # An attribute that has the value instead.
-        for item in records:
-            values = item if isinstance(item, dict) else {}
-            value = values.get(attribute)
-            if value is not None and str(value).lower() == wanted:
-                return item
-            other = other or _key_of_value(values, wanted)
-        self._refuse_half_an_answer(resource, records)
+        with _shortfalls.noted() as shortfalls:
+            for item in self.iter_all(resource, params=params, **options):
+                values = item if isinstance(item, dict) else {}
+                value = values.get(attribute)
+                if value is not None and str(value).lower() == wanted:
+                    return item
+                other = other or _key_of_value(values, wanted)
+        if shortfalls and self._requires_all():
+            raise PDIncompleteError(
+                f"What is asked for may be in {resource}, but not all of that "
+                f"was seen. {shortfalls[0]}"
+            )
         if other and other != attribute:
             _warn(
                 self.log,
@@ -9348,21 +9370,6 @@ class _Collections(PDSession):
             return False  # iter_all says what is wrong with it.
         operation = _operation("GET", path)
         return operation is not None and operation.pagination == "scim"
-
-    def _refuse_half_an_answer(self, resource: str, records: Any) -> None:
-        """See that an iteration has seen all records.
-
-        :raises PDIncompleteError: it has not
-        """
-        try:
-            shortfall = _outcomes[records].shortfall
-        except (KeyError, TypeError):
-            return  # A subclass has another iter_all.
-        if shortfall and self._requires_all():
-            raise PDIncompleteError(
-                f"What is asked for may be in {resource}, but not all of that "
-                f"was seen. {shortfall}"
-            )
 
     def _shared_deadline(self, seconds: Any) -> "Dict[str, Any]":
         """The keyword argument for several requests that end together.
@@ -9447,12 +9454,9 @@ class _Collections(PDSession):
             operation.response,
             0 if only_first else ahead,
         )
-        outcome = _Outcome()
-        records = self._records(
-            position, open_source, item_hook, only_first, deadline, outcome
+        return self._records(
+            position, open_source, item_hook, only_first, deadline
         )
-        _outcomes[records] = outcome
-        return records
 
     def _open_source(
         self, url: _LocatedURL, wrapper: Any, ahead: int, options: Any
@@ -9475,19 +9479,17 @@ class _Collections(PDSession):
         item_hook: "Optional[_ItemHook]",
         only_first: bool,
         deadline: Any,
-        outcome: _Outcome,
     ) -> "Iterator[Any]":
         """The records of all pages, from a position on."""
         count = 0
         if position is not None and position.refusal:
-            outcome.shortfall = position.refusal
-            _warn(self.log, position.refusal, PDIncompleteWarning)
+            self._note_shortfall(position.refusal)
             return
         options = self._shared_deadline(deadline)
         source = open_source(options)
         try:
             while position is not None:
-                page = self._page_or_end(source, position, outcome)
+                page = self._page_or_end(source, position)
                 if page is None:
                     return
                 source.consuming(position, page)
@@ -9502,8 +9504,7 @@ class _Collections(PDSession):
                     return
                 shortfall = position.shortfall(page)
                 if shortfall:
-                    outcome.shortfall = shortfall
-                    _warn(self.log, shortfall, PDIncompleteWarning)
+                    self._note_shortfall(shortfall)
                 position = position.next_page(page)
                 if position is not None and options:
                     _check_time_left(options["deadline"], page.response, count)
@@ -9511,11 +9512,12 @@ class _Collections(PDSession):
         finally:
             source.close()
 
+    def _note_shortfall(self, shortfall: str) -> None:
+        _shortfalls.note(shortfall)
+        _warn(self.log, shortfall, PDIncompleteWarning)
+
     def _page_or_end(
-        self,
-        source: _PagesOnDemand,
-        position: _PagePosition,
-        outcome: _Outcome,
+        self, source: _PagesOnDemand, position: _PagePosition
     ) -> "Optional[_Page]":
         """The page; None: an error status ends the iteration."""
         try:
@@ -9524,8 +9526,7 @@ class _Collections(PDSession):
             is_status = (error.status_code or 0) // 100 != 2
             if self._requires_all() or not is_status or error._is_of_hook:
                 raise
-            outcome.shortfall = f"The results are incomplete: {error}"
-            _warn(self.log, outcome.shortfall, PDIncompleteWarning)
+            self._note_shortfall(f"The results are incomplete: {error}")
             return None
 
     def _requires_all(self) -> bool:
@@ -9544,11 +9545,21 @@ class _Collections(PDSession):
         body: Any,
     ) -> _Page:
         params = _as_params(query)
+        if isinstance(params, list):  # requests would leave ours out.
+            params = self._with_params_of_session(params)
         if body is None:
             response = self.get(url, params=params, **options)
         else:
             response = self.post(url, json=body, params=params, **options)
         return _read_page(successful_response(response), wrapper)
+
+    def _with_params_of_session(
+        self, pairs: "List[Tuple[str, Any]]"
+    ) -> "List[Tuple[str, Any]]":
+        given = [name for name, _ in pairs] + [
+            name for name, value in _as_pairs(self.params) if value is None
+        ]
+        return [p for p in _as_pairs(self.params) if p[0] not in given] + pairs
 
 
 # ---------------------------------------------------------------------------

@@ -1054,6 +1054,30 @@ def test_find_looks_at_names_and_narrows_down(server, session):
         )
 
 
+@pytest.mark.parametrize(
+    "url, params",
+    [
+        ("users?until=2", None),
+        ("users?a=1&a=2", None),
+        ("users", [("a", "1"), ("a", "2")]),
+    ],
+)
+def test_the_sessions_params_go_with_each_page(url, params, server, session):
+    session.params = {"since": "1", "until": "0", "b": None}
+    server.handler = people
+    given = {"params": params} if params else {}
+    assert len(session.list_all(url, page_size=1, **given)) == len(PEOPLE)
+    for request in server.requests:
+        query = [p for p in request.query if p[0] not in ("limit", "offset")]
+        repeated = [("a", "1"), ("a", "2")]
+        assert ("since", "1") in query and "b" not in dict(query)
+        if "?until" in url:
+            assert query.count(("until", "2")) == 1
+            assert ("until", "0") not in query
+        else:
+            assert [p for p in query if p[0] == "a"] == repeated
+
+
 def test_nothing_is_no_query(server, session):
     """Else a record with the text "None" would be found."""
     with pytest.raises(ValueError, match="not None"):

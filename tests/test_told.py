@@ -259,6 +259,32 @@ def test_find_and_persist_do_not_answer_from_half_a_list(call, run, server):
     assert (line, name) == (run.line_of("# here"), "PDIncompleteWarning")
 
 
+class Counting(pdpyras.APISession):
+    """A script's own, whose iterator is not ours."""
+
+    def iter_all(self, *args, **kwargs):
+        for number, record in enumerate(super().iter_all(*args, **kwargs)):
+            yield dict(record, number=number)
+
+
+@pytest.mark.parametrize("method", ["find", "persist"])
+def test_half_a_list_that_a_subclass_hands_on(method, server):
+    server.handler = Collection(10250)
+    session = Counting(KEY)
+    session.url = server.url
+    args = ("users", "name", {"name": "nobody"})
+    if method == "find":
+        args = ("users", "nobody")
+    with told(pdpyras.PDIncompleteWarning, "beyond the first 10000"):
+        with pytest.raises(pdpyras.PDIncompleteError, match="may be in users"):
+            getattr(session, method)(*args)
+    assert {r.method for r in server.requests} == {"GET"}
+    # Nor is the next one blamed for it.
+    server.handler = Collection(3)
+    assert session.find("users", "nobody") is None
+    session.close()
+
+
 def test_what_is_found_in_half_a_list_is_an_answer(server, session):
     server.handler = Collection(10250)
     found = session.find("users", "P7", attribute="id")
