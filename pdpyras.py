@@ -9338,8 +9338,7 @@ class _Collections(PDSession):
         pairs = [(k, v) for k, v in _as_pairs(params) if k != "query"]
         if not self._is_scim(resource):
             pairs.append(("query", query))
-        options = _without_none(prefetch=prefetch)
-        options.update(_passed_on(deadline))
+        options = {**_without_none(prefetch=prefetch), **_passed_on(deadline)}
         params = _as_params(pairs)
         other = ""  # An attribute that has the value instead.
         with _shortfalls.noted() as shortfalls:
