@@ -182,17 +182,22 @@ class _Process:
         self.id = os.getpid()
         self.is_usable = True
         self.lock = threading.RLock()
+        self.blocks = threading.local()
+        self.fork: Any = None
         self.files: Any = weakref.WeakSet()
         self.locks: Any = weakref.WeakSet()  # The files that hold them.
 
     def before_fork(self) -> None:
+        self.fork = self.begin()
         self.lock.acquire()
         self.close()
 
     def after_fork_in_parent(self) -> None:
+        self.fork = None
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
+        self.fork = None
         self.id = os.getpid()
         self.lock = threading.RLock()
         for file in list(self.locks):
@@ -217,6 +222,7 @@ class _Process:
         :raises sqlite3.OperationalError: another thread takes too long
         """
         self.check()
+        mark = self.begin()
         lock, is_held = self.lock, False
         try:
             is_held = lock.acquire(timeout=_patience.left())
@@ -226,12 +232,30 @@ class _Process:
         finally:
             if is_held:
                 lock.release()
+            del mark
+
+    def begin(self) -> Any:
+        """What lives as long as any such block of this thread.
+
+        If none does, an exception of a signal handler may have ended the last
+        one just before it freed the lock; then that is done here.
+        """
+        mark: Any = getattr(self.blocks, "mark", set)()
+        if not mark:
+            mark = {1}  # There are weak references to a set.
+            self.blocks.mark = weakref.ref(mark)
+            with contextlib.suppress(RuntimeError):  # It is not ours any more.
+                while True:
+                    self.lock.release()
+        return mark
 
     def close(self) -> None:
         self.check()
+        mark = self.begin()
         with self.lock:
             for file in list(self.files):
                 file.close()
+        del mark
 
     def end(self) -> None:
         """Take with it nothing that others ought to know."""

@@ -62,11 +62,12 @@ def examples(number: int) -> int:
 
 @contextlib.contextmanager
 def paused_thread(
-    target: Callable[[Callable[[], None]], Any],
+    target: Callable[[Callable[[], None]], Any], deadline: float = 30
 ) -> Iterator[None]:
     """Another thread, which has come to its pause while the block runs.
 
     :param target: what it does; it is given what to call where it pauses
+    :param deadline: seconds that it may take to come there
     """
     reached, done = threading.Event(), threading.Event()
 
@@ -77,7 +78,7 @@ def paused_thread(
     thread = threading.Thread(target=target, args=(pause,))
     thread.start()
     try:
-        assert reached.wait(30)
+        assert reached.wait(deadline)
         yield
     finally:
         done.set()
