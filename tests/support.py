@@ -175,6 +175,24 @@ def pytest_runtest_setup() -> None:
             del os.environ[name]
 
 
+@pytest.hookimpl(hookwrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Measure no coverage where a test says so.
+
+    In a process of pytest-xdist two measurements are under way, and pytest-cov
+    pauses one of them: the other goes on in its place.
+    """
+    paused = []
+    if "coverage" in sys.modules and item.get_closest_marker("no_cover"):
+        current = sys.modules["coverage"].Coverage.current
+        while current() is not None:
+            paused.append(current())
+            paused[-1].stop()
+    yield
+    for coverage in reversed(paused):
+        coverage.start()
+
+
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: Any) -> Iterator[str]:
     """Paths where no directory is yet, in one where pytest counts none."""

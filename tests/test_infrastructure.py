@@ -398,6 +398,7 @@ class Log(list):
         return wire.Answer(json=body)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(
     not os.path.exists(f"/proc/self/task/{os.getpid()}/children"),
     reason="the system does not tell of a process's children",
