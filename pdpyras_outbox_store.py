@@ -188,8 +188,9 @@ class _Process:
         self.locks: Any = weakref.WeakSet()  # The files that hold them.
 
     def before_fork(self) -> None:
-        self.fork = self.begin()
+        mark = self.begin()
         self.lock.acquire()
+        self.fork = mark  # Only now: other threads may fork as well.
         self.close()
 
     def after_fork_in_parent(self) -> None:

@@ -1521,6 +1521,34 @@ def test_forks_while_threads_write(alerts, api, monkeypatch):
 
 @may_fork
 @needs_fork
+def test_several_threads_fork_while_one_writes(alerts, api):
+    """What fails about a fork is told on stderr only: an error here."""
+    statuses = []
+
+    def fork():
+        for _ in range(40):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            statuses.append(wait_for(pid))
+
+    trigger(alerts, "first")
+    forking = [threading.Thread(target=fork) for _ in range(3)]
+    for thread in forking:
+        thread.start()
+    number = 0
+    while any(thread.is_alive() for thread in forking):
+        number += 1
+        trigger(alerts, str(number))
+    for thread in forking:
+        thread.join()
+    assert statuses == [0] * 120
+    alerts.outbox.flush(alerts, deadline=60)
+    assert len({key for _, key in api.taken}) == number + 1
+
+
+@may_fork
+@needs_fork
 def test_a_childs_inherited_lock_holds_up_nobody(alerts, api, server):
     """A child that lives on frees what its parent's sender holds."""
     inside, go_on = threading.Event(), threading.Event()
