@@ -63,6 +63,7 @@ from pdpyras_outbox_store import (
     File,
     Written,
     at_least_a_moment,
+    check_lock,
     file_lock,
     half_the_patience,
     new_event,
@@ -315,8 +316,9 @@ class _Sender:
         self._deadline: Optional[pdpyras._Deadline] = deadline
         self._outbox, self._session = outbox, session
         self._file, self.log = outbox._file, session.log
-        self._lock = self._file.path + "-sender"
         self._owner = _owner(session)
+        # Of each routing key one sends; another may have a slow API's time.
+        self._lock = f"{self._file.path}-sender-{self._owner[:8]}"
         # Tokens of events that it has tried; and of those that it is done
         # with, which a damaged file could show again.
         self._skip: Set[str] = set()
@@ -332,6 +334,13 @@ class _Sender:
     def is_done_with(self, event: Event) -> bool:
         """Has this call delivered it, or set it aside?"""
         return event.token in self._done
+
+    def check_lock(self) -> None:
+        """Could the events be sent, once they are kept?
+
+        :raises OSError: they could not
+        """
+        check_lock(self._lock)
 
     def left(self) -> float:
         """Seconds that the call has."""
@@ -909,6 +918,7 @@ class Outbox:
 
     def _kept_or_sent(self, sender: _Sender, row: Event) -> Any:
         try:
+            sender.check_lock()
             kept = self._kept(sender, row)
         except _FILE_ERRORS as error:
             return sender.send_directly(row, error)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 import weakref
@@ -147,7 +148,7 @@ def new_event(
     """An event that is to be written."""
     body = json.dumps(content, allow_nan=False)
     token = os.urandom(8).hex()
-    values = (token, owner, dedup_key, path, body, time.time())
+    values = (token, owner, dedup_key, path, body, float(time.time()))
     return Event(0, *values, _check_sum(*values))
 
 
@@ -159,7 +160,8 @@ def _iso(moment: Any) -> Optional[str]:
 
 
 def _check_sum(*values: Any) -> str:
-    return hashlib.sha256(repr(values).encode("utf-8")).hexdigest()
+    # The repr() of a text depends on what Unicode this Python knows.
+    return hashlib.sha256(json.dumps(values).encode("ascii")).hexdigest()
 
 
 # ---------------------------------------------------------------------------
@@ -360,6 +362,15 @@ def file_lock(path: str, seconds: float = 0) -> Iterator[bool]:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def check_lock(path: str) -> None:
+    """Could the lock of a file be had?
+
+    :raises OSError: the file cannot be opened
+    """
+    with open(path, "r+b", buffering=0, opener=_open_private):
+        pass
+
+
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o600)
 
@@ -400,9 +411,11 @@ def _check_place(path: str) -> None:
     elif kind.startswith(NETWORK_FILE_SYSTEMS):
         problem = f"{directory} is on a network file system ({kind})"
     elif os.access(directory, os.W_OK):
+        # Not in a file that stays: whoever uses the outbox may be another
+        # user than this one, as behind a server that gives up its rights.
         try:
-            with file_lock(path + "-sender"):
-                pass
+            with tempfile.TemporaryFile(dir=directory) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             # Of anything else, such as a full disk, events tell; they are
             # sent directly then.
@@ -583,7 +596,13 @@ class File:
             _roll_back(self._connection)
         if self._connection is None:
             with self._locked():
-                self._open()
+                try:
+                    self._open()
+                except (sqlite3.OperationalError, OSError) as error:
+                    # On a full disk there is no room for SQLite's log.
+                    if "locked" in str(error) or not self._free_ballast():
+                        raise
+                    self._open()
         return cast(sqlite3.Connection, self._connection)
 
     def _open(self) -> None:
@@ -723,10 +742,12 @@ class File:
         finally:
             os.close(descriptor)
 
-    def _free_ballast(self) -> None:
-        """Give back the room that was kept."""
+    def _free_ballast(self) -> bool:
+        """Give back the room that was kept, if there is any."""
         with contextlib.suppress(OSError):
             os.remove(self.path + "-ballast")
+            return True
+        return False
 
     # -- What senders tell each other ---------------------------------------
 
@@ -742,13 +763,18 @@ class File:
             return None
 
     def note(self, value: Any) -> None:
-        """Note something, in the file whose lock the sender holds.
+        """Note something for all senders, of whatever routing key.
 
         It need not survive: neither is it synced, nor need there be room.
         """
         text = json.dumps(value).encode("ascii")
         with contextlib.suppress(OSError):
-            with open(self.path + "-sender", "r+b", buffering=0) as file:
+            with open(
+                self.path + "-sender",
+                "r+b",
+                buffering=0,
+                opener=_open_private,
+            ) as file:
                 file.truncate(0)
                 file.write(text)
 

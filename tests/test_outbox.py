@@ -8,6 +8,7 @@ import contextlib
 import enum
 import functools
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -48,7 +50,8 @@ from tests.support import (
 )
 from tests.test_processes import child
 
-ENDINGS = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
+LOCK = "-sender-" + pdpyras_outbox._owner(pdpyras.EventsAPISession(KEY))[:8]
+ENDINGS = ("", "-wal", "-shm", "-lock", "-sender", LOCK, "-ballast")
 
 
 class Api:
@@ -163,8 +166,9 @@ def test_the_file_is_synced_in_full_and_has_a_log(alerts, path):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_all_files_are_for_their_owner_only(alerts, path):
+def test_all_files_are_for_their_owner_only(alerts, api, path):
     before = os.umask(0)
+    api.answers[None] = 503
     try:
         trigger(alerts)
     finally:
@@ -675,6 +679,64 @@ def test_nobody_waits_for_the_sender(alerts, api, server, path):
     assert api.taken == [("trigger", "slow"), ("trigger", "k")]
 
 
+def test_the_check_sum_is_the_same_in_every_python():
+    """repr() writes a character as it is, or not, by Python's Unicode."""
+    text = b'["t", "o", "\\ud83e\\udee0", "/p", "{}", 1700000000.0]'
+    values = ("t", "o", "\U0001fae0", "/p", "{}", 1700000000.0)
+    found = pdpyras_outbox_store._check_sum(*values)
+    assert found == hashlib.sha256(text).hexdigest()
+
+
+def test_a_time_that_is_an_integer(alerts, api, monkeypatch):
+    """As those who test with the library have it."""
+    monkeypatch.setattr(time, "time", lambda: 1700000000)
+    assert trigger(alerts, "k") == "k"
+    assert api.taken == [("trigger", "k")] and len(alerts.outbox) == 0
+
+
+def test_another_routing_key_is_not_held_up_by_a_sender(alerts, api, path):
+    """Nobody would send it later: who sends looks at its own key only."""
+    with session(api, path, KEY + "-of-others") as others:
+        with pdpyras_outbox_store.file_lock(path + LOCK) as is_held:
+            assert is_held
+            assert trigger(alerts, "waits") == "waits"
+            assert trigger(others, "k") == "k"
+            assert api.taken == [("trigger", "k")]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0,
+    reason="only root can be another user",
+)
+@needs_fork
+@may_fork
+@pytest.mark.parametrize("can_write", [True, False])
+def test_a_process_that_gives_up_its_rights_sends(can_write, api, naps):
+    """As a server's worker that was forked after the session was made."""
+    with tempfile.TemporaryDirectory(prefix="pdpyras-") as place:
+        os.chmod(place, 0o777)
+        path = os.path.join(place, "alerts.db")
+        with session(api, path) as alerts:
+            assert os.listdir(place) == []
+            if not can_write:
+                with open(path + LOCK, "w"):
+                    os.chmod(path + LOCK, 0o600)
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    os.setuid(65534)
+                    with warnings.catch_warnings(record=True) as caught:
+                        warnings.simplefilter("always")
+                        trigger(alerts, "k")
+                    assert len(caught) == (0 if can_write else 1)
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert wait_for(pid) == 0
+        assert api.taken == [("trigger", "k")]
+
+
 @needs_fork
 @may_fork
 def test_the_senders_lock_is_free_when_its_holder_dies(alerts, api, path):
@@ -682,7 +744,7 @@ def test_the_senders_lock_is_free_when_its_holder_dies(alerts, api, path):
     pid = os.fork()
     if pid == 0:
         try:
-            with pdpyras_outbox_store.file_lock(path + "-sender"):
+            with pdpyras_outbox_store.file_lock(path + LOCK):
                 os.write(is_ready, b"x")
                 signal.pause()
         finally:
@@ -1084,10 +1146,10 @@ def test_a_locked_outbox_leaves_time_to_send_directly(alerts, api, path):
 def test_a_sender_that_is_stopped_is_told_of(alerts, api, path):
     trigger(alerts, "first")
     alerts.outbox.flush(alerts)
-    with pdpyras_outbox_store.file_lock(path + "-sender") as is_held:
+    with pdpyras_outbox_store.file_lock(path + LOCK) as is_held:
         assert is_held
         trigger(alerts, "a")  # It has just begun, as far as one can see.
-        os.utime(path + "-sender", (time.time() - 500,) * 2)
+        os.utime(path + LOCK, (time.time() - 500,) * 2)
         with pytest.warns(pdpyras.PDWarning, match="stopped"):
             trigger(alerts, "b")
     trigger(alerts, "c")  # Each attempt begins anew.
@@ -1135,7 +1197,7 @@ def test_a_dropped_outbox_warns_of_no_connection(path, recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
 
-@pytest.mark.parametrize("name", ["-lock", "-sender"])
+@pytest.mark.parametrize("name", ["-lock", LOCK])
 def test_the_deadline_bounds_the_wait_for_the_lock_of_a_file(
     name, alerts, api, path
 ):
@@ -1242,7 +1304,7 @@ def test_a_flush_that_takes_long_waits_for_another_sender(
         with contextlib.ExitStack() as other:
             if len(outcomes) == 6:
                 other.enter_context(
-                    pdpyras_outbox_store.file_lock(path + "-sender")
+                    pdpyras_outbox_store.file_lock(path + LOCK)
                 )
             done = step(self, choice, limit)
         outcomes.append(done.outcome)
@@ -1397,7 +1459,7 @@ def test_another_sends_it_before_this_one_looks_again(
     second = session(api, path)
 
     def while_another_sends(self, row):
-        with pdpyras_outbox_store.file_lock(path + "-sender"):
+        with pdpyras_outbox_store.file_lock(path + LOCK):
             send_own(self, row)
         second.outbox.flush(second)
 
@@ -1572,7 +1634,7 @@ def test_a_childs_inherited_lock_holds_up_nobody(alerts, api, server):
     go_on.set()
     sender.join()
     with pdpyras_outbox_store.file_lock(
-        alerts.outbox.path + "-sender", 5
+        alerts.outbox.path + LOCK, 5
     ) as is_held:
         os.write(done, b"x")
         assert is_held
@@ -1763,6 +1825,26 @@ def test_a_disk_that_fills_up(small_disk, api, naps):
         alerts.outbox.flush(alerts)
         assert len(alerts.outbox) == 0 and not forget
     assert len(api.taken) == len(set(api.taken)) == 5
+
+
+def test_a_full_disk_as_the_next_process_finds_it(small_disk, api, naps):
+    """It has no room for SQLite's log, unless it takes what was kept."""
+    path = str(small_disk / "alerts.db")
+    api.answers[None] = 503
+    with session(api, path) as alerts:
+        trigger(alerts, "k")
+    pdpyras_outbox_store._process.close()
+    with open(str(small_disk / "log"), "wb", buffering=0) as log:
+        for size in (1024, 1):
+            with pytest.raises(OSError):
+                while log.write(b"x" * size):
+                    pass
+    api.answers.clear()
+    with session(api, path) as alerts:
+        alerts.resolve("k")
+        alerts.outbox.flush(alerts)
+        assert len(alerts.outbox) == 0
+    assert api.taken == [("trigger", "k"), ("resolve", "k")]
 
 
 def test_a_directory_that_is_not_there(api, tmp_path, naps):
@@ -2182,7 +2264,7 @@ def test_an_interruption_at_any_line_leaves_no_lock_behind(alerts, api, path):
     trigger(alerts, "first")
     number = 1
     while interrupted_at(number, functools.partial(trigger, alerts)):
-        for ending in ("-sender", "-lock"):
+        for ending in (LOCK, "-lock"):
             with pdpyras_outbox_store.file_lock(path + ending) as is_held:
                 assert is_held, number
         assert len(alerts.outbox) <= 1, number

@@ -431,7 +431,12 @@ def kill_at_calls(directory: str, every: int = 1) -> bool:
 
 def files_of(path: str) -> List[str]:
     """Options of strace: the calls that concern these files."""
-    suffixes = ("", "-wal", "-shm", "-lock", "-sender", "-ballast")
+    import pdpyras
+    import pdpyras_outbox
+
+    suffixes = ["", "-wal", "-shm", "-lock", "-sender", "-ballast"]
+    events = pdpyras.EventsAPISession(KEY)
+    suffixes.append("-sender-" + pdpyras_outbox._owner(events)[:8])
     return [part for end in suffixes for part in ("-P", path + end)]
 
 
