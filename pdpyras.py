@@ -408,6 +408,15 @@ _ESCAPE = r"\\{1,64}"
 _FIRST_ESCAPE = r"\\(?<!\\\\)\\*"
 
 
+def _html_entities() -> "Dict[str, str]":
+    """The characters that HTML has names for, by these."""
+    try:
+        import html.entities  # Takes a while, and is rarely needed.
+    except OSError:  # No more files may be opened: that is being reported.
+        return {}
+    return html.entities.html5
+
+
 def _spellings(character: str, escape: str = _ESCAPE) -> str:
     """A pattern of all ways in which an answer may spell a character.
 
@@ -417,13 +426,11 @@ def _spellings(character: str, escape: str = _ESCAPE) -> str:
     Each way begins with a character, so that Python passes quickly over texts
     in which there is none of them.
     """
-    import html.entities  # Takes a while, and is rarely needed.
-
     code = ord(character)
     plain = re.escape(character)
     names = [
         name.rstrip(";")
-        for name, text in html.entities.html5.items()
+        for name, text in _html_entities().items()
         if text == character
     ]
     references = "|".join([f"#0*{code}", f"#x0*{code:x}", *names])
@@ -10754,6 +10761,39 @@ _NOT_ASYNCHRONOUS = (
 )
 
 
+def _refuse_what_is_to_run(result: Any) -> None:
+    """See that a function has run, and is not merely about to.
+
+    :raises TypeError: it is, as that of a wrapper of an async one
+    """
+    import inspect
+
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(_NOT_ASYNCHRONOUS)
+    if isinstance(result, contextlib.ContextDecorator):
+        raise TypeError(
+            "guard() cannot decorate what returns a context manager, whose "
+            "block is yet to run: guard that block."
+        )
+
+
+def _told(error: BaseException) -> "Tuple[str, str]":
+    """The last line that Python prints of an exception, and all of them."""
+    try:
+        told = traceback.TracebackException(type(error), error, None)
+        told.__notes__ = None  # They come last.
+        reason = list(told.format_exception_only())[-1].strip()
+        lines = traceback.format_exception(
+            type(error), error, error.__traceback__
+        )
+    except RecursionError:  # Of a long chain, before Python 3.9.
+        reason = f"{type(error).__name__}: {error}"
+        lines = [*traceback.format_tb(error.__traceback__), reason]
+    return reason, "".join(lines)
+
+
 class _Guard:
     """Pages somebody if a block fails: see ``EventsAPISession.guard``."""
 
@@ -10814,17 +10854,12 @@ class _Guard:
 
     def _triggered(self, error: BaseException) -> None:
         name = type(error).__name__
-        told = traceback.TracebackException(type(error), error, None)
-        told.__notes__ = None  # They come last.
-        reason = list(told.format_exception_only())[-1]
-        summary = self._shown(f"{self._summary}: {reason.strip()}")
+        reason, trace = _told(error)
+        summary = self._shown(f"{self._summary}: {reason}")
         if len(summary) > _MAX_SUMMARY_LENGTH:
             end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
             summary = summary[:end] + "\u2026"
-        lines = traceback.format_exception(
-            type(error), error, error.__traceback__
-        )
-        text = self._shown("".join(lines))
+        text = self._shown(trace)
         start = max(len(text) - _MAX_TRACEBACK_LENGTH, 0)
         details = {"exception": name, "traceback": text[start:]}
         details.update(self._event.get("custom_details") or {})
@@ -10839,6 +10874,11 @@ class _Guard:
         """Decorate a function, or a generator function."""
         import inspect  # As in _signature.
 
+        if not callable(function):
+            raise TypeError(
+                "guard() decorates functions; it stands below @classmethod, "
+                "@staticmethod and @property."
+            )
         if any(
             inspect.iscoroutinefunction(called)
             or inspect.isasyncgenfunction(called)
@@ -10856,14 +10896,22 @@ class _Guard:
 
             @wraps(function)
             def guarded(*args: Any, **kwargs: Any) -> Any:
-                with self:
+                try:
                     result = function(*args, **kwargs)
-                    if inspect.iscoroutine(result):  # Of a wrapper of one.
-                        result.close()
-                        raise TypeError(_NOT_ASYNCHRONOUS)
+                    _refuse_what_is_to_run(result)
+                except BaseException:
+                    self.__exit__(*sys.exc_info())
+                    raise
+                if inspect.isgenerator(result):  # Of a wrapper of a function.
+                    return self._driven(result)
+                with self:
                     return result
 
         return guarded
+
+    def _driven(self, generator: "Iterator[Any]") -> "Iterator[Any]":
+        with self:
+            return (yield from generator)
 
 
 class EventsAPISession(_EventsSession):

@@ -297,6 +297,9 @@ class _Batch:
                 self._session.send = _send_no_more
                 results.throw(KeyboardInterrupt)  # It does not wait for them.
                 raise
+            except BrokenPipeError:  # Who reads has ended; half is not all.
+                for _ in successes:
+                    pass
         if self._failures:
             output.say(f"{self._failures} of {self._count} requests failed.")
         return self._status
@@ -524,15 +527,17 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         output.use_utf8()
+    status = output.SUCCESS
     try:
         try:
-            return _main([_as_utf8(argument) for argument in arguments])
+            status = _main([_as_utf8(argument) for argument in arguments])
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
+        return status
     except BrokenPipeError:  # The reader of the output has ended.
         output.forget_stdout()
-        return output.SUCCESS
+        return status
     except KeyboardInterrupt:
         output.progress.clear()
         return output.INTERRUPTED

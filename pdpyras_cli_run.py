@@ -54,6 +54,9 @@ TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 124, 126, 127, 128
 MAX_TAIL = 64 * 1024
 MAX_HALF_SECRET = 1024
 
+# Seconds after Ctrl-C within which the end of the command is due to it.
+INTERRUPT_TIME = 10.0
+
 # Seconds for which others, who have the command's stderr still, may add to
 # what is kept; and those for which ours may take nothing after the command.
 DRAIN_TIME = 0.2
@@ -93,7 +96,7 @@ class Outcome(NamedTuple):
         ended it; 124 after the timeout; 126 or 127 if it cannot be run
     :ivar signal: name of the signal that ended it, or ""
     :ivar is_timeout: it was ended because its time was over
-    :ivar is_interrupt: it was ended with Ctrl-C at the terminal
+    :ivar is_interrupt: it was ended with Ctrl-C or Ctrl-\\ at the terminal
     :ivar seconds: that it took
     :ivar tail: the end of its stderr
     """
@@ -330,6 +333,8 @@ def _sent_signals() -> Iterator[Tuple[Optional[int], Set[int]]]:
 
 @contextlib.contextmanager
 def _blocked(numbers: Set[int]) -> Iterator[None]:
+    # Whoever has started us may have blocked it, and the mask is inherited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -461,7 +466,8 @@ class _Watched:
         self._sent_signals = sent_signals
         self._reader = reader
         self._tail, self._unwritten = _Tail(), bytearray()
-        self._is_timeout = self._is_interrupt = False
+        self._is_timeout = False
+        self._interrupted_at: Optional[float] = None
         if reader is not None:
             os.set_blocking(reader, False)
 
@@ -561,7 +567,7 @@ class _Watched:
         elif number == signal.SIGCHLD:
             pass  # Popen.poll() follows.
         elif _is_from_terminal(number, code):
-            self._is_interrupt = True
+            self._interrupted_at = time.monotonic()
         else:
             self._send(number)
 
@@ -581,7 +587,7 @@ class _Watched:
         if status < 0:
             name = _signal_name(-status)
             status = SIGNALLED - status
-        is_interrupt = self._is_interrupt and bool(status)
+        is_interrupt = bool(status) and self._is_due_to_interrupt(status)
         if self._is_timeout:
             status = TIMED_OUT
         return Outcome(
@@ -592,6 +598,18 @@ class _Watched:
             time.monotonic() - begun,
             self._tail.content(),
         )
+
+    def _is_due_to_interrupt(self, status: int) -> bool:
+        """Did it end so because of the terminal's signal?
+
+        It may have handled that, and have failed hours later.
+        """
+        if self._interrupted_at is None:
+            return False
+        numbers = [getattr(signal, name) for name in _OF_TERMINAL]
+        if status in [SIGNALLED + number for number in numbers]:
+            return True
+        return time.monotonic() - self._interrupted_at < INTERRUPT_TIME
 
 
 def _signal_name(number: int) -> str:

@@ -145,6 +145,22 @@ def test_a_pipe_that_nobody_reads_is_no_error(arguments, box):
 
 
 @pytest.mark.once
+def test_a_batch_of_writes_goes_on_without_its_reader(box, tmp_path):
+    lines = [json.dumps({"name": f"Team {n}"}) for n in range(30)]
+    lines[20] = "not JSON"
+    before = len(shell("pdpyras list teams").stdout.splitlines())
+    (tmp_path / "teams.jsonl").write_text("\n".join(lines))
+    done = shell(
+        "set -o pipefail; pdpyras post teams "
+        f"--each {tmp_path}/teams.jsonl | head -1"
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 1)
+    assert b"line 21: " in done.stderr
+    after = len(shell("pdpyras list teams").stdout.splitlines())
+    assert after - before == 29
+
+
+@pytest.mark.once
 def test_errors_keep_their_status_where_stderr_is_closed(box):
     assert shell("pdpyras get users/PNONE 2>&-").returncode == 4
     assert shell("pdpyras get users/me >&-").returncode == 0
@@ -912,6 +928,45 @@ def test_run_tells_nobody_of_an_interrupt_at_the_terminal(
         assert process.wait(SECONDS) == 5
     assert terminal.shown.count(b"once") == 1
     assert events(box) == []
+
+
+@pytest.mark.parametrize("key, name", [(b"\x03", "INT"), (b"\x1c", "QUIT")])
+@pytest.mark.once
+def test_run_tells_of_a_failure_long_after_an_interrupt(
+    key, name, box, terminal, tmp_path, monkeypatch
+):
+    """As of a program that prints its threads at Ctrl-\\, and goes on."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pdpyras_cli_run\npdpyras_cli_run.INTERRUPT_TIME = 0.5\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), ROOT]))
+    script = (
+        f"trap 'echo once >&2' {name}; echo ready; "
+        "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.15; done; exit 5"
+    )
+    with at(terminal, *PDPYRAS, "run", "--", "sh", "-c", script) as process:
+        terminal.read_until(b"ready")
+        os.write(terminal.master, key)
+        terminal.read_until(b"once")
+        assert process.wait(SECONDS) == 5
+    assert [e["event_action"] for e in events(box)] == ["trigger"]
+
+
+@pytest.mark.once
+def test_run_notices_the_end_of_its_command_with_a_blocked_signal(box):
+    """The mask is inherited: that of a thread which starts us, say."""
+    script = (
+        "import os, signal, sys; "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD]); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = "exec 2>&-; sleep 0.5; exit 3"
+    run = [*PDPYRAS, "run", "--", "sh", "-c", command]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *run], timeout=SECONDS
+    )
+    assert done.returncode == 3
+    assert [e["event_action"] for e in events(box)] == ["trigger"]
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,7 @@
 """A guard pages somebody if a block fails, and changes nothing else of it."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import json
@@ -363,6 +364,91 @@ def test_a_wrapper_of_an_asynchronous_function_is_a_failure(events, sent):
     with pytest.raises(TypeError, match="asynchronous"):
         events.guard("s", "s")(wrapper)()
     assert actions(sent) == ["trigger"]
+
+
+def test_a_wrapper_of_a_generator_function_is_guarded_while_it_runs(
+    events, sent
+):
+    def numbers():
+        yield 1
+        raise OopsError
+
+    @functools.wraps(numbers)
+    def wrapper():
+        return numbers()
+
+    guarded = events.guard("s", "s")(wrapper)
+    generator = guarded()
+    assert next(generator) == 1 and actions(sent) == []
+    with pytest.raises(OopsError):
+        next(generator)
+    assert actions(sent) == ["trigger"]
+
+
+def items_of_async():
+    async def items():
+        yield 1
+
+    return items()
+
+
+@contextlib.contextmanager
+def block():
+    yield
+
+
+class Awaitable:
+    def __await__(self):
+        yield
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (items_of_async, "asynchronous"),
+        (Awaitable, "asynchronous"),
+        (block, "context manager"),
+    ],
+)
+def test_what_has_not_run_yet_is_no_success(function, text, events, sent):
+    @functools.wraps(function)
+    def wrapper():
+        return function()
+
+    with pytest.raises(TypeError, match=text):
+        events.guard("s", "s")(wrapper)()
+    assert actions(sent) == ["trigger"]
+
+
+def test_it_stands_below_classmethod(events, sent):
+    with pytest.raises(TypeError, match="below @classmethod"):
+
+        class Job:
+            @events.guard("s", "s")
+            @classmethod
+            def work(cls):
+                pass
+
+
+def chained(count):
+    last = None
+    for number in range(count):
+        try:
+            raise OSError(number) from last
+        except OSError as error:
+            last = error
+    raise OopsError from last
+
+
+def test_a_long_chain_of_exceptions_is_an_alert(events, sent):
+    """Before 3.9, Python cannot print it."""
+    with pytest.raises(OopsError), events.guard("s", "s"):
+        chained(3000)
+    (body,) = sent()
+    details = body["payload"]["custom_details"]
+    assert details["exception"] == "OopsError"
+    assert body["payload"]["summary"].startswith("s: ")
+    assert "in chained" in details["traceback"]
 
 
 def test_a_warning_that_is_an_error_says_only_itself(events, sent, caplog):
