@@ -494,10 +494,6 @@ def _end_for(length: int, text: str, secrets: "Collection[str]") -> int:
     return end
 
 
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, _MASKED)
-
-
 def _quoted(text: str, response: Any) -> str:
     """The beginning of a server's text, without secrets of the request."""
     secrets = _secrets(getattr(response, "request", None))
@@ -792,6 +788,9 @@ class PDClientError(Exception):
     msg: str
     response: Any
 
+    # Has a response hook raised it? It is not about what the hook hangs on.
+    _is_of_hook: bool = False
+
     def __init__(self, message: str, response: "Optional[Any]" = None) -> None:
         message = _presentable(str(message), response)
         super().__init__(message)
@@ -844,8 +843,6 @@ class PDHTTPError(PDClientError):
     _headline: str = ""
     # What those added who asked.
     _added: str = ""
-    # Is it about a request of a response hook, and not about what it hangs on?
-    _is_of_hook: bool = False
 
     def __init__(self, message: str, response: Any) -> None:
         super().__init__(message, response)
@@ -952,11 +949,12 @@ def _heed_warning_options(options: "Sequence[str]") -> None:
         *("default", "always", "ignore", "module", "once", "error"),
     )
     for option in options:
-        action, message, name, module, line = (option.split(":") + [""] * 5)[
-            :5
-        ]
+        parts = [part.strip() for part in option.split(":")] + [""] * 5
+        action, message, name, module, line = parts[:5]
+        if action == "all":
+            action = "always"
         matches = [a for a in actions if action and a.startswith(action)]
-        if name not in ours or not matches or not (line or "0").isdigit():
+        if name not in ours or not matches or not (line or "0").isdecimal():
             continue
         warnings.filterwarnings(
             matches[0],
@@ -1594,17 +1592,25 @@ _Wrapper: "TypeAlias" = "Optional[str]"
 
 _WrapperEntry: "TypeAlias" = "Union[None, str, Tuple[_Wrapper, _Wrapper]]"
 
-# Notes without a value.
-_FLAGS = {
-    "from": "from_required",
-    "seconds": "whole_seconds",
-    "sorted": "is_sortable",
-}
-
-# Notes with a value that is a text.
-_TEXTS = {"accept": "media_type", "early": "early_access", "host": "host"}
-
 _PAGINATION_STYLES = ("offset", "cursor", "after", "starting_after", "scim")
+
+# What notes without a value say, ...
+_FLAGS: "Dict[str, Dict[str, Any]]" = {
+    **{style: {"pagination": style} for style in _PAGINATION_STYLES},
+    "from": {"from_required": True},
+    "seconds": {"whole_seconds": True},
+    "sorted": {"is_sortable": True},
+}
+# ... of which fields the values of others are, ...
+_FIELDS = {
+    "accept": ("media_type",),
+    "early": ("early_access",),
+    "history": ("time_field", "id_field"),
+    "host": ("host",),
+    "lasts": ("end_field",),
+}
+# ... and the number behind a third kind.
+_NUMBERS = {"max": "max_limit", "days": "max_days", "bulk": "max_bulk"}
 
 
 @lru_cache(maxsize=None)  # An import reads no more than it has to.
@@ -1614,42 +1620,27 @@ def _operation_of_table(endpoint: str) -> "Optional[_Operation]":
     for text in _ENDPOINTS.get(path, "").split():
         head, *notes = text.split(",")
         if head.partition("=")[0] == method:
-            is_optional = head.endswith("?")
-            return _Operation(
-                is_optional=is_optional, **_parse_notes(notes, text)
-            )
+            return _Operation(**_parse_notes(notes, text))
     return None
 
 
 def _parse_notes(rest: "List[str]", text: str) -> "Dict[str, Any]":
     notes: Dict[str, Any] = {}
     for note in rest:
-        name, _, value = note.partition(":")
+        name, *values = note.split(":")
+        kind = name.rstrip("0123456789")
         if name in _FLAGS:
-            notes[_FLAGS[name]] = True
-        elif name in _PAGINATION_STYLES:
-            notes["pagination"] = name
+            notes.update(_FLAGS[name])
+        elif name in _FIELDS:
+            notes.update(zip(_FIELDS[name], values))
         elif name in ("plain", "comma"):
-            named = notes.get(f"{name}_params", frozenset())
-            notes[f"{name}_params"] = named | {value}
-        elif name in _TEXTS:
-            notes[_TEXTS[name]] = value
+            field = f"{name}_params"
+            notes[field] = notes.get(field, frozenset()).union(values)
+        elif kind in _NUMBERS and kind != note:
+            notes[_NUMBERS[kind]] = int(note[len(kind) :])
         else:
-            notes.update(_parse_other_note(note, text))
+            raise ValueError(f"unknown note {note!r} in {text!r}")
     return notes
-
-
-def _parse_other_note(note: str, text: str) -> "Dict[str, Any]":
-    name, *values = note.split(":")
-    if name == "history":
-        return dict(zip(("time_field", "id_field"), values))
-    if name == "lasts":
-        return {"end_field": values[0]}
-    number = re.fullmatch("(max|days|bulk)([0-9]+)", note)
-    if number is None:
-        raise ValueError(f"unknown note {note!r} in {text!r}")
-    field = {"max": "max_limit", "days": "max_days", "bulk": "max_bulk"}
-    return {field[number.group(1)]: int(number.group(2))}
 
 
 def _wrapper_entry(wrappers: str) -> "_WrapperEntry":
@@ -1963,7 +1954,8 @@ def normalize_url(base_url: str, url: str) -> str:
 
 def _web_address_hint(origin: "Optional[_Origin]", rest: str) -> str:
     host = origin[1] if origin else ""
-    if not host.endswith(".pagerduty.com"):
+    is_api = any(host in row for row in _SERVICE_REGIONS)
+    if is_api or not host.endswith(".pagerduty.com"):
         return ""
     path = rest.partition("#")[0].partition("?")[0]
     return (
@@ -2129,36 +2121,19 @@ class _Node:
         return found
 
 
-class _PathIndex(_Node):
-    """Finds the canonical path of a path, in time that depends on its depth.
-
-    It is made for a list of paths, to which callers may add.
-    """
-
-    __slots__ = ("last", "size")
-
-    def __init__(self, paths: "List[str]") -> None:
-        super().__init__()
-        self.size = len(paths)
-        self.last = paths[-1] if paths else None
-        for path in paths:
-            self.add(path)
-
-    def is_current(self, paths: "List[str]") -> bool:
-        """Has the caller added nothing to the paths since?"""
-        return len(paths) == self.size and (
-            not paths or paths[-1] is self.last
-        )
-
-
-_path_index = _PathIndex([])
+# The index of CANONICAL_PATHS; and how many these were, and the last of them.
+_path_index, _indexed = _Node(), (0, "")
 
 
 def _find_path(nodes: "List[str]") -> "Optional[str]":
     """Canonical path of the nodes of a path; None: no table knows it."""
-    global _path_index
-    if not _path_index.is_current(CANONICAL_PATHS):
-        _path_index = _PathIndex(CANONICAL_PATHS)
+    global _path_index, _indexed
+    paths = CANONICAL_PATHS
+    if (len(paths), paths[-1] if paths else "") != _indexed:
+        index = _Node()
+        for path in paths:
+            index.add(path)
+        _path_index, _indexed = index, (len(paths), paths[-1] if paths else "")
     return _path_index.find(nodes)
 
 
@@ -2614,18 +2589,12 @@ class _Headers(dict):  # type: ignore[type-arg]
     def __delitem__(self, name: Any) -> None:
         super().__delitem__(self._spelled(name))
 
-    def get(self, name: Any, default: Any = None) -> Any:
-        return super().get(self._spelled(name), default)
-
     def pop(self, name: Any, *default: Any) -> Any:
         return super().pop(self._spelled(name), *default)
 
-    def setdefault(self, name: Any, default: Any = None) -> Any:
-        return super().setdefault(self._spelled(name), default)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for name, value in dict(*args, **kwargs).items():
-            self[name] = value
+    get = abc.MutableMapping.get  # type: ignore[assignment]
+    setdefault = abc.MutableMapping.setdefault
+    update = abc.MutableMapping.update
 
     def copy(self) -> "_Headers":
         return _Headers(self)
@@ -2755,7 +2724,7 @@ def _unwrap_by_content(response: Any) -> Any:
 def _request_line(response: Any) -> str:
     request = getattr(response, "request", None)
     method = getattr(request, "method", "request")
-    return f"{method} {getattr(request, 'url', '')}"
+    return _presentable(f"{method} {getattr(request, 'url', '')}", response)
 
 
 def _text(response: Any) -> str:
@@ -2791,7 +2760,7 @@ def http_error_message(r: Any, context: "Optional[str]" = None) -> str:
     :param context: what was being attempted, in words
     """
     status = getattr(r, "status_code", None)
-    is_server = isinstance(status, int) and status // 100 == 5
+    is_server = (_status_of(r) or 0) // 100 == 5
     side = "server" if is_server else "client"
     place = f" in {context}" if context else ""
     return (
@@ -2888,6 +2857,17 @@ def _status_error(r: Any, context: "Optional[str]" = None) -> PDHTTPError:
     return error
 
 
+def _path_behind_base(request: Any) -> str:
+    """The path of a request, as the tables have it.
+
+    The base URL may have a path itself, as that of a gateway.
+    """
+    path = urlsplit(str(request.url)).path.rstrip("/")
+    progress = getattr(request, "_pdpyras_progress", None)
+    base = urlsplit(getattr(progress, "base_url", "")).path.rstrip("/")
+    return path[len(base) :] if path.startswith(f"{base}/") else path
+
+
 def _endpoint_hint(error: PDHTTPError) -> str:
     """What the endpoint table knows that may explain a refusal."""
     response = error.response
@@ -2896,7 +2876,7 @@ def _endpoint_hint(error: PDHTTPError) -> str:
         return ""
     if response.status_code not in (400, 401, 403, 404):
         return ""
-    nodes = urlsplit(str(request.url)).path.split("/")[1:]
+    nodes = _path_behind_base(request).split("/")[1:]
     operation = _operation_of_table(f"{request.method} {_find_path(nodes)}")
     if operation is None:
         return ""
@@ -2927,7 +2907,7 @@ def _unknown_path_hint(error: PDHTTPError) -> str:
     request = getattr(error.response, "request", None)
     if error.status_code != 404 or request is None:
         return ""
-    path = urlsplit(str(request.url)).path.rstrip("/")
+    path = _path_behind_base(request)
     if _find_path(path.split("/")[1:]) is not None:
         return ""
     return _did_you_mean(path)
@@ -2985,12 +2965,10 @@ def _url_by_old_name(method: str, kwargs: "Dict[str, Any]") -> Any:
 
     :raises TypeError: none was
     """
-    if "resource" in kwargs:
-        deprecated_kwarg("resource", "Call it `url`.")
-        return kwargs.pop("resource")
-    if "path" in kwargs:
-        deprecated_kwarg("path", "Call it `url`.")
-        return kwargs.pop("path")
+    for name in ("resource", "path"):
+        if name in kwargs:
+            deprecated_kwarg(name, "Call it `url`.")
+            return kwargs.pop(name)
     raise TypeError(f"{method}() needs a URL, which is its first argument.")
 
 
@@ -3350,6 +3328,8 @@ def _answer_or_incident(
                 found = session.get(place, **options)
                 return cast(Response, successful_response(found))
     except PDClientError as error:
+        if error._is_of_hook:
+            raise
         failure = error
         if isinstance(error, PDHTTPError) and error.status_code != 200:
             # The caller has asked for the creation, and not for this.
@@ -3689,7 +3669,7 @@ _NO_BODY = _Body({})
 # knows of writes that may be repeated.
 
 # What parent.request may raise.
-_REQUEST_ERRORS = (RequestException, HTTPError, PoolError, OSError)
+_REQUEST_ERRORS = (HTTPError, OSError)
 
 # Of these, the errors that a retry would only meet again.
 _PERMANENT_ERRORS = (
@@ -3701,8 +3681,7 @@ _PERMANENT_ERRORS = (
     requests.exceptions.TooManyRedirects,
     requests.exceptions.UnrewindableBodyError,
     requests.exceptions.URLRequired,
-    # Of the requests that enterprise distributions have it is not known.
-    getattr(requests.exceptions, "InvalidJSONError", LocationValueError),
+    requests.exceptions.InvalidJSONError,
     LocationValueError,
     UnrewindableBodyError,
 )
@@ -3785,6 +3764,7 @@ class _Progress:
     :ivar hook_error: what a hook of the caller has raised
     :ivar signal_error: what a signal handler has raised
     :ivar key: of the session, which may be anywhere in the request
+    :ivar base_url: of the session
     :ivar leave: to be called with the answer, before hooks see it
     """
 
@@ -3800,7 +3780,7 @@ class _Progress:
     has_chunk = False
     proxy = ""
     proxy_secrets: "Collection[str]" = ()
-    key = ""
+    key = base_url = ""
     is_in_hook = False
     hook_error: "Optional[BaseException]" = None
     signal_error: "Optional[BaseException]" = None
@@ -3912,9 +3892,7 @@ def _strip_error(
             pending += [o for o in others if isinstance(o, BaseException)]
 
 
-_LIBRARY_ERRORS = (
-    *(RequestException, HTTPError, OSError, http.client.HTTPException),
-)
+_LIBRARY_ERRORS = (HTTPError, OSError, http.client.HTTPException)
 
 
 def _stripped(is_callers: bool, secrets: "Collection[str]", value: Any) -> Any:
@@ -3961,8 +3939,7 @@ class _Attempts:
     ) -> None:
         options = options or {}
         self._session = session
-        self._method = method
-        self._endpoint = f"{method} {url}"
+        self._method, self._url = method, url
         self._options = options
         has_body = "data" in options or "files" in options
         self._body = _Body(options) if has_body else _NO_BODY
@@ -3990,6 +3967,7 @@ class _Attempts:
         self._deadline = deadline
         self.progress = _Progress()
         self.progress.key = session._api_key
+        self.progress.base_url = session.url
         self.progress.deadline = deadline
         self.progress.max_size = session.max_response_size
 
@@ -4131,6 +4109,14 @@ class _Attempts:
         )
         return wait
 
+    @property
+    def _endpoint(self) -> str:
+        """What is asked for, for messages; a `self` may quote the key."""
+        sent = str(self._headers.get("Authorization", "")).split()[-1:]
+        secrets = [text.replace("token=", "", 1) for text in sent]
+        secrets.append(str(self._session._api_key))
+        return _shown(f"{self._method} {self._url}", _hideable(secrets))
+
     def outcome(self, response: Any) -> Response:
         """What the caller gets for the last answer."""
         key = self.incident_key
@@ -4167,11 +4153,15 @@ class _Attempts:
                 return False
             return self._may_retry_status(status, session.retry[status])
         if status == 408:  # The server did not take the request.
-            return self._may_retry_status(status, session.max_network_attempts)
+            most = session.max_network_attempts
+            setting = f"max_network_attempts={most}"
+            return self._may_retry_status(status, most, setting)
         if status in _GATEWAY_STATUSES and self._method == "GET":
-            return session.retry_reads and self._may_retry_status(status, 3)
+            return session.retry_reads and self._may_retry_status(
+                status, 3, "retry_reads"
+            )
         if status in (502, 504) and self.incident_key is not None:
-            return self._may_retry_status(status, 3)
+            return self._may_retry_status(status, 3, "client_incident_keys")
         return status == 429
 
     def _is_sent(self, error: BaseException) -> bool:
@@ -4210,7 +4200,14 @@ class _Attempts:
             self._last_response,
         ) from error
 
-    def _may_retry_status(self, status: int, limit: int) -> bool:
+    def _may_retry_status(
+        self, status: int, limit: int, setting: str = ""
+    ) -> bool:
+        """May this status be retried once more?
+
+        :param setting: that allows so many, for messages; by default its
+            entry of `retry`
+        """
         if limit == -1:
             return True
         done = self._retries_of_status.get(status, 0)
@@ -4221,13 +4218,12 @@ class _Attempts:
             return True
         if limit:
             self._session.log.error(
-                "%s: status %d remains after %d retries (retry[%d]=%d, "
+                "%s: status %d remains after %d retries (%s, "
                 "max_http_attempts=%d).",
                 self._endpoint,
                 status,
                 self._http_retries,
-                status,
-                limit,
+                setting or f"retry[{status}]={limit}",
                 most,
             )
         return False
@@ -4969,6 +4965,14 @@ class _AfterPosition(_CursorPosition):
     sent_as = received_as = "after"
 
 
+def _take_limit(pairs: "List[Tuple[str, Any]]", body: Any) -> None:
+    """Add the size of a page that the body of a POST names."""
+    if body is not None and not isinstance(body, abc.Mapping):
+        raise ValueError(f"json must be a dict, not {type(body).__name__}.")
+    if body and "limit" in body:
+        pairs.append(("limit", body["limit"]))
+
+
 class _PostedPosition(_PagePosition):
     """Pagination by ``starting_after`` in the body of a POST."""
 
@@ -5684,10 +5688,6 @@ class _LateTask(_Task):
         return super().result()
 
 
-def _warn_incomplete(session: Any, text: str) -> None:
-    _warn(session.log, text, PDIncompleteWarning)
-
-
 class _HistoryReader:
     """Reads the windows of a period in their order, some of them ahead.
 
@@ -6018,7 +6018,7 @@ class _HistoryReader:
             try:
                 totals = [part.total for part in parts]
             except PDHTTPError as error:
-                if error.status_code != 400:
+                if error.status_code != 400 or error._is_of_hook:
                     raise
                 continue  # Of fractions of a second it does not know.
             if self.source.operation.end_field and whole.total in totals:
@@ -6095,7 +6095,7 @@ class _HistoryReader:
         )
         if self._session._requires_all():
             raise PDIncompleteError(text)
-        _warn_incomplete(self._session, text)
+        _warn(self._session.log, text, PDIncompleteWarning)
 
     # -- Counting -----------------------------------------------------------
 
@@ -6309,10 +6309,10 @@ def _history_records(
             except StopIteration:
                 return
             except PDHTTPError as error:
-                is_status = (error.status_code or 0) // 100 != 2
-                if session._requires_all() or not is_status:
+                if not session._may_end_with(error):
                     raise
-                _warn_incomplete(session, f"The history ends here: {error}")
+                text = f"The history ends here: {error}"
+                _warn(session.log, text, PDIncompleteWarning)
                 return
             while records:
                 key, record = records.pop()
@@ -6392,10 +6392,6 @@ def _check_history_params(pairs: "List[Tuple[str, Any]]", json: Any) -> None:
     """Refuse what would say otherwise than iter_history does."""
     names = {name for name, _ in pairs} & _HISTORY_PARAMS
     if json is not None:
-        if not isinstance(json, abc.Mapping):
-            raise ValueError(
-                f"json must be a dict, not {type(json).__name__}."
-            )
         filters = json.get("filters") or {}
         names |= set(json) & _HISTORY_BODY | set(filters) & _HISTORY_FILTERS
     if names:
@@ -6433,9 +6429,8 @@ def _new_history(
         # Each window has the filters that it had when they were given.
         json = {} if json is None else deepcopy(json)
         page_size = operation.max_limit if page_size is None else page_size
+    _take_limit(pairs, json)
     _check_history_params(pairs, json)
-    if json and "limit" in json:
-        pairs.append(("limit", json["limit"]))
     limit = session._page_limit(pairs, page_size, operation)
     pairs = session._filled_params(pairs)  # Once, and not with each window.
     located = _locate(session.url, endpoint)
@@ -7264,9 +7259,6 @@ class _IdleConnections:
     def qsize(self) -> int:
         return len(self._connections)
 
-    def empty(self) -> bool:
-        return not self._connections
-
 
 class _CarefulPool:
     """Gives no connection away that the server may have closed already."""
@@ -7992,7 +7984,7 @@ def _call_hook(
         # Digest authentication sends the request again, for the caller.
         if not isinstance(getattr(hook, "__self__", None), HTTPDigestAuth):
             progress.hook_error = error
-            if isinstance(error, PDHTTPError):
+            if isinstance(error, PDClientError):
                 error._is_of_hook = True
         raise
     finally:
@@ -8086,9 +8078,7 @@ class _FastTransport(_Transport):
     ) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
         method: Any = request.method
-        if isinstance(method, bytes):
-            method = method.decode("latin-1")
-        prepared.method = str(method).upper()
+        prepared.method = str(method)
         prepared.url = str(request.url)
         if request.params:
             query: Any = prepared._encode_params(request.params)  # type: ignore
@@ -8360,10 +8350,7 @@ class _RetryLimits(dict):  # type: ignore[type-arg]
         for status, limit in limits.items():
             self[status] = limit
 
-    def setdefault(self, status: Any, limit: Any = None) -> Any:
-        if status not in self:
-            self[status] = limit
-        return self[status]
+    setdefault = abc.MutableMapping.setdefault
 
 
 def _is_digits(text: Any) -> bool:
@@ -8646,7 +8633,9 @@ class PDSession(_FastTransport, _Transport, _Logging):
         api_key = _masked(api_key)
         if hasattr(api_key, "token") and hasattr(api_key, "renew"):
             self._api_key, self._credential = _Secret(), api_key
-            for name in [n for n, v in self.headers.items() if _is_secret(v)]:
+            for name in [
+                n for n, v in self.headers.items() if isinstance(v, _MASKED)
+            ]:
                 del self.headers[name]
         elif isinstance(api_key, str) and re.fullmatch(
             r"(?!(?i:token|bearer)\s)(?!['\"])[\x21-\x7e]+", api_key
@@ -8934,18 +8923,15 @@ class PDSession(_FastTransport, _Transport, _Logging):
 
     def get(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method GET."""
-        given = self._mask(kwargs)
-        return super().get(url, **given)
+        return super().get(url, **self._mask(kwargs))
 
     def options(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method OPTIONS."""
-        given = self._mask(kwargs)
-        return super().options(url, **given)
+        return super().options(url, **self._mask(kwargs))
 
     def head(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method HEAD."""
-        given = self._mask(kwargs)
-        return super().head(url, **given)
+        return super().head(url, **self._mask(kwargs))
 
     def post(
         self,
@@ -8957,8 +8943,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
         """As :meth:`request`, with the method POST."""
         kwargs.update(data=data, json=json)  # type: ignore[call-arg]
         data = json = None
-        given = self._mask(kwargs)
-        return super().post(url, **given)
+        return super().post(url, **self._mask(kwargs))
 
     def put(
         self, url: Any, data: Any = None, **kwargs: Unpack[_JSONOptions]
@@ -8966,8 +8951,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
         """As :meth:`request`, with the method PUT."""
         kwargs.update(data=data)  # type: ignore[call-arg]
         data = None
-        given = self._mask(kwargs)
-        return super().put(url, **given)
+        return super().put(url, **self._mask(kwargs))
 
     def patch(
         self, url: Any, data: Any = None, **kwargs: Unpack[_JSONOptions]
@@ -8975,13 +8959,11 @@ class PDSession(_FastTransport, _Transport, _Logging):
         """As :meth:`request`, with the method PATCH."""
         kwargs.update(data=data)  # type: ignore[call-arg]
         data = None
-        given = self._mask(kwargs)
-        return super().patch(url, **given)
+        return super().patch(url, **self._mask(kwargs))
 
     def delete(self, url: Any, **kwargs: Unpack[_Options]) -> Response:
         """As :meth:`request`, with the method DELETE."""
-        given = self._mask(kwargs)
-        return super().delete(url, **given)
+        return super().delete(url, **self._mask(kwargs))
 
     def _attempt(
         self,
@@ -9056,10 +9038,8 @@ class PDSession(_FastTransport, _Transport, _Logging):
     def _permitted(self, method: str) -> str:
         if isinstance(method, bytes):
             method = method.decode("latin-1")
-        name = method.upper() if isinstance(method, str) else method
-        if name in self.permitted_methods:
-            return name
-        name = str(name).strip()
+        name = str(method) if not isinstance(method, str) else method.upper()
+        name = name.strip()
         if name in self.permitted_methods:
             return name
         raise PDClientError(
@@ -9439,12 +9419,7 @@ class _Collections(PDSession):
     ) -> "Iterator[Any]":
         """Check what is asked for, and iterate over the records."""
         endpoint, pairs = _split_query(url, params)
-        if json is not None and not isinstance(json, abc.Mapping):
-            raise ValueError(
-                f"json must be a dict, not {type(json).__name__}."
-            )
-        if json is not None and "limit" in json:
-            pairs.append(("limit", json["limit"]))
+        _take_limit(pairs, json)
         limit = self._page_limit(pairs, page_size, operation)
         pairs = self._filled_params(pairs)  # Once, and not with each page.
         json = deepcopy(json)
@@ -9529,11 +9504,16 @@ class _Collections(PDSession):
         try:
             return source.page(position)
         except PDHTTPError as error:
-            is_status = (error.status_code or 0) // 100 != 2
-            if self._requires_all() or not is_status or error._is_of_hook:
+            if not self._may_end_with(error):
                 raise
             self._note_shortfall(f"The results are incomplete: {error}")
             return None
+
+    def _may_end_with(self, error: PDHTTPError) -> bool:
+        """May an iteration end here, as require_complete_results says?"""
+        is_status = (error.status_code or 0) // 100 != 2
+        is_own = is_status and not error._is_of_hook
+        return is_own and not self._requires_all()
 
     def _requires_all(self) -> bool:
         # A class may have the 4.x name set to a value, in place of ours.
@@ -9619,14 +9599,17 @@ def _update_batch(
     try:
         response, records = put(batch)
         found = {_id_of_item(record): record for record in records}
-    except PDHTTPError as error:
-        if error.status_code == 413 and len(batch) > 1:
+    except PDClientError as error:
+        if error._is_of_hook:
+            raise
+        is_too_large = isinstance(error, PDHTTPError) and (
+            error.status_code == 413
+        )
+        if is_too_large and len(batch) > 1:
             middle = (len(batch) + 1) // 2
             yield from _update_batch(put, batch[:middle])
             yield from _update_batch(put, batch[middle:])
             return
-        failure = error
-    except PDClientError as error:
         failure = error
     for item in batch:
         name = _id_of_item(item)
@@ -9652,6 +9635,10 @@ def _is_within(part: Any, whole: Any) -> bool:
     if isinstance(part, (list, tuple)) and isinstance(whole, list):
         return len(part) == len(whole) and all(map(_is_within, part, whole))
     return bool(part == whole)
+
+
+# A URL or path, or a resource with its URL at `self`.
+_Resource: "TypeAlias" = "Union[str, Mapping[str, Any]]"
 
 
 class APISession(_Collections):
@@ -9857,23 +9844,19 @@ class APISession(_Collections):
         operation = _operation_of_table(f"{method} {path}")
         if operation is None:
             return
+        headers = options["headers"]
         program = operation.early_access
         if program and program in self.early_access:
-            early = {"X-EARLY-ACCESS": program}
-            headers = _CompleteHeaders(
-                _merge_headers(early, options["headers"])
-            )
-            # Whose token it is, too.
-            vars(headers).update(vars(options["headers"]))
-            options["headers"] = headers
-        headers = options["headers"]
+            names = {_as_str(name).lower() for name in headers}
+            if "x-early-access" not in names:
+                headers["X-EARLY-ACCESS"] = program
         if operation.media_type and headers.get("Accept") == _ACCEPT:
             headers["Accept"] = operation.media_type
         if given and (operation.plain_params or operation.comma_params):
             options["params"] = _unbracket(given, options["params"], operation)
         if self.client_incident_keys and (method, path) == _CREATION:
             options["json"], key = _keyed_incident(options.get("json"))
-            options["headers"].incident_key = key
+            headers.incident_key = key
 
     # -- Profiling ----------------------------------------------------------
 
@@ -9920,19 +9903,16 @@ class APISession(_Collections):
         seconds = response.elapsed.total_seconds()
         self._uncounted.append((endpoint, seconds))
         self._count()
-        self._log_response(method, response, seconds)
+        self._log_response(response, seconds)
 
-    def _log_response(
-        self, method: str, response: Response, seconds: float
-    ) -> None:
+    def _log_response(self, response: Response, seconds: float) -> None:
         log, is_error = self.log, response.status_code >= 500
         is_enabled = getattr(log, "isEnabledFor", None)
         if not is_error and is_enabled and not is_enabled(logging.DEBUG):
             return
         (log.error if is_error else log.debug)(
-            "%s %s: status %d after %g s (x-request-id: %s, date: %s)",
-            method,
-            response.request.url,
+            "%s: status %d after %g s (x-request-id: %s, date: %s)",
+            _request_line(response),
             response.status_code,
             seconds,
             _presentable(str(_header(response, "x-request-id")), response),
@@ -9959,51 +9939,31 @@ class APISession(_Collections):
 
     @resource_url
     @auto_json
-    def jget(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def jget(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """GET; return the decoded body. See :meth:`rget` for the rest."""
-        return self.get(cast(str, url), **kwargs)
+        return self.get(url, **kwargs)
 
     @resource_url
     @auto_json
-    def jpost(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def jpost(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """POST; return the decoded body. See :meth:`rget` for the rest."""
-        return self.post(cast(str, url), **kwargs)
+        return self.post(url, **kwargs)
 
     @resource_url
     @auto_json
-    def jput(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def jput(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """PUT; return the decoded body. See :meth:`rget` for the rest."""
-        return self.put(cast(str, url), **kwargs)
+        return self.put(url, **kwargs)
 
     @resource_url
     @auto_json
-    def jpatch(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def jpatch(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """PATCH; return the decoded body. See :meth:`rget` for the rest."""
-        return self.patch(cast(str, url), **kwargs)
+        return self.patch(url, **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rget(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def rget(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """GET; return the entity, or one page of a collection, unwrapped.
 
         :param url: path, URL, or resource with ``self``
@@ -10011,25 +9971,17 @@ class APISession(_Collections):
         :raises PDHTTPError: the status is no success
         :raises PDServerError: the answer lacks the wrapper
         """
-        return self.get(cast(str, url), **kwargs)
+        return self.get(url, **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rpost(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def rpost(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """POST an entity. See :meth:`rput`."""
-        return self.post(cast(str, url), **kwargs)
+        return self.post(url, **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rput(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def rput(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """PUT an entity, or a list of them where the API updates many.
 
         :param url: path, URL, or resource with ``self``
@@ -10039,25 +9991,17 @@ class APISession(_Collections):
         :raises PDHTTPError: the status is no success
         :raises PDServerError: the answer lacks the wrapper
         """
-        return self.put(cast(str, url), **kwargs)
+        return self.put(url, **kwargs)
 
     @resource_url
     @wrapped_entities
-    def rpatch(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Any:
+    def rpatch(self, url: _Resource, **kwargs: Unpack[_Options]) -> Any:
         """PATCH an entity. See :meth:`rput`."""
-        return self.patch(cast(str, url), **kwargs)
+        return self.patch(url, **kwargs)
 
     @resource_url
     @requires_success
-    def rdelete(
-        self,
-        url: "Union[str, Mapping[str, Any]]",
-        **kwargs: Unpack[_Options],
-    ) -> Response:
+    def rdelete(self, url: _Resource, **kwargs: Unpack[_Options]) -> Response:
         """DELETE a resource.
 
         :param url: path, URL, or resource with ``self``

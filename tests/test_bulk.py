@@ -697,3 +697,24 @@ def test_in_the_sandbox_as_well(naps):
         assert incident["id"] == answers[0].json()["incident"]["id"]
         assert len(session.list_all("incidents")) == 1
         session.close()
+
+
+@pytest.mark.parametrize("status", [400, 413, 503])
+def test_what_the_api_tells_a_hook_is_about_no_batch(status, session, server):
+    """Nor is the batch sent again in halves."""
+
+    def answer(request):
+        if request.path == "/users/me":
+            return wire.Answer(status, json={})
+        return updated(request)
+
+    def hook(response, **options):
+        if "/users/me" not in response.url:
+            session.rget("users/me")
+
+    server.handler = answer
+    session.retry[503] = 0
+    session.hooks["response"].append(hook)
+    with pytest.raises(pdpyras.PDHTTPError, match="/users/me"):
+        list(session.update_all("incidents", updates(["P1", "P2"])))
+    assert [r.method for r in server.requests].count("PUT") == 1

@@ -707,3 +707,27 @@ def test_a_mock_without_a_text_is_a_printable_error():
     double.json.return_value = {"error": {"message": "said so"}}
     with pytest.raises(pdpyras.PDHTTPError, match="said so"):
         pdpyras.successful_response(double)
+
+
+@pytest.mark.parametrize("base", ["", "/pd", "/v2/"])
+def test_a_known_path_behind_a_gateway_with_a_path(base, server):
+    """The tables know nothing of the path of a base URL."""
+    session = pdpyras.APISession(KEY, url=server.url + base)
+    server.reply(404, json={"error": {"message": "Not Found"}})
+    error = error_of(session.rget, "/services/P1")
+    assert "Did you mean" not in str(error)
+    server.reply(404, json={"error": {"message": "Not Found"}})
+    assert "Did you mean /users" in str(error_of(session.rget, "/user"))
+    server.reply(400, json={"error": {"message": "From header is required"}})
+    error = error_of(session.rpost, "/incidents", json={"title": "t"})
+    assert "default_from" in str(error)
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://api.pagerduty.com/users", "https://events.pagerduty.com/x"]
+)
+def test_an_address_of_an_api_is_none_of_the_web_interface(url):
+    with pytest.raises(pdpyras.URLError) as caught:
+        pdpyras.APISession(KEY).rget(url)
+    assert "web interface" not in str(caught.value)

@@ -1725,3 +1725,20 @@ def test_memory_does_not_grow_with_the_period(monkeypatch):
         # Two windows of 1000 records and some first pages are about 5 MB,
         # and all of the records 36 MB.
         assert max(peaks) < 9000000, peaks
+
+
+def test_what_the_api_tells_a_hook_ends_no_history():
+    """A part of a list would else pass for its whole, with a warning."""
+    with Sandbox() as box:
+        burst(box, 5, 150)
+        with session_on(box) as session:
+
+            def hook(response, **options):
+                if "PNONE" not in response.url:
+                    session.rget("users/PNONE")
+
+            session.require_complete_results = False
+            session.hooks["response"].append(hook)
+            given = history(session, START, START + 60 * SECOND)
+            with pytest.raises(pdpyras.PDHTTPError, match="PNONE"):
+                list(given)

@@ -611,6 +611,24 @@ def test_giving_up_is_logged(client, caplog):
     )
 
 
+def test_giving_up_names_what_sets_the_limit(client, caplog):
+    pauses(client, forever(408))
+    text = caplog.records[-1].getMessage()
+    assert "after 3 retries (max_network_attempts=3, " in text
+    client.retry_reads = True
+    pauses(client, forever(503))
+    text = caplog.records[-1].getMessage()
+    assert "after 3 retries (retry_reads, " in text
+
+
+def test_a_status_that_is_none_is_not_kept(client):
+    before = dict(client.retry)
+    with pytest.raises((TypeError, ValueError)):
+        client.retry.setdefault("some", 3)
+    assert dict(client.retry) == before
+    assert client.retry.setdefault("502", 3) == client.retry[502] == 3
+
+
 def test_retries_are_logged_by_the_log_of_the_session(client, caplog):
     mine = logging.Logger("mine")  # noqa: LOG001
     mine.addHandler(caplog.handler)

@@ -1484,3 +1484,28 @@ def test_tls_spoken_to_a_plain_port_is_an_error_at_once(session, server, naps):
         session.get("users")
     assert naps == []
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("key", ["u+a-secret-of-mine", "a-secret-of-mine"])
+def test_a_url_of_the_api_that_quotes_the_key(key, server, caplog, naps):
+    """In a redirect, or as the `self` of a resource."""
+    session = pdpyras.APISession(key, url=server.url)
+    session.retry[503] = 1
+    caplog.set_level("DEBUG", "pdpyras")
+    place = f"{server.url}/users/P1?echo={key}"
+    server.reply(302, headers={"Location": place})
+    server.reply(503)
+    server.reply(500, times=2)
+    session.get("/users")
+    response = session.get(place)
+    server.reply(json={"user": {"id": "P1", "self": place}})
+    user = session.rget("users/P1")
+    server.fault("close", "status", times=9)
+    with pytest.raises(pdpyras.PDClientError) as caught:
+        session.rget(user)
+    shown = [pdpyras.http_error_message(response), str(caught.value)]
+    ours = [r for r in caplog.records if r.name.startswith("pdpyras")]
+    assert len(ours) > 5
+    for text in shown + [record.getMessage() for record in ours]:
+        assert "a-secret-of-mine" not in text, text
+    session.close()

@@ -194,6 +194,9 @@ def test_a_filter_of_the_script_makes_half_a_list_fatal(half_list, run):
         (["error::pdpyras.PDWarning:__main__:nonsense"], False),
         (["error:some text:pdpyras.PDWarning"], False),
         (["error::pdpyras.PDWarning::9999"], False),
+        (["ignore", "error: : pdpyras.PDWarning "], True),
+        (["error::pdpyras.PDWarning", "all::pdpyras.PDWarning"], False),
+        (["error::pdpyras.PDWarning::\u00b2"], False),
     ],
 )
 def test_which_options_of_python_name_our_warnings(
