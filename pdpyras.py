@@ -221,6 +221,9 @@ __all__ = [
 # last resort shows warnings on stderr.
 _log = logging.getLogger("pdpyras")
 
+# Tests of scripts put a mock in the place of pdpyras.time, for its sleep().
+_clock = time
+
 
 # ---------------------------------------------------------------------------
 # Settings
@@ -1620,7 +1623,9 @@ def _operation_of_table(endpoint: str) -> "Optional[_Operation]":
     for text in _ENDPOINTS.get(path, "").split():
         head, *notes = text.split(",")
         if head.partition("=")[0] == method:
-            return _Operation(**_parse_notes(notes, text))
+            return _Operation(
+                is_optional=head.endswith("?"), **_parse_notes(notes, text)
+            )
     return None
 
 
@@ -2965,10 +2970,12 @@ def _url_by_old_name(method: str, kwargs: "Dict[str, Any]") -> Any:
 
     :raises TypeError: none was
     """
-    for name in ("resource", "path"):
-        if name in kwargs:
-            deprecated_kwarg(name, "Call it `url`.")
-            return kwargs.pop(name)
+    if "resource" in kwargs:
+        deprecated_kwarg("resource", "Call it `url`.")
+        return kwargs.pop("resource")
+    if "path" in kwargs:
+        deprecated_kwarg("path", "Call it `url`.")
+        return kwargs.pop("path")
     raise TypeError(f"{method}() needs a URL, which is its first argument.")
 
 
@@ -3177,11 +3184,11 @@ class _Deadline:
     ) -> None:
         self.seconds = seconds
         self.longest_pause = longest_pause
-        self._end = time.monotonic() + seconds
+        self._end = _clock.monotonic() + seconds
 
     def left(self) -> float:
         """Seconds that are left; negative once it has passed."""
-        return self._end - time.monotonic()
+        return self._end - _clock.monotonic()
 
     def charge(self, seconds: float) -> None:
         """Count time that did not pass: of a pause that a test skips."""
@@ -4383,7 +4390,7 @@ def _seconds_until(value: str, now: "Optional[str]") -> float:
     moment = _moment(value)
     if moment is None:
         return -1.0
-    return moment - (_moment(now) or time.time())
+    return moment - (_moment(now) or _clock.time())
 
 
 def _moment(value: "Optional[str]") -> "Optional[float]":
@@ -4411,13 +4418,13 @@ class _WindowWait:
     """How long a thread waits for others, or for the next window."""
 
     def __init__(self, session: Any) -> None:
-        self._begun = time.monotonic()
+        self._begun = _clock.monotonic()
         self._log, self._most = session.log, session.max_rate_wait
         self._is_told = False
 
     def longest(self) -> float:
         """Seconds that it may wait now, if any; warns once it is long."""
-        waited = time.monotonic() - self._begun
+        waited = _clock.monotonic() - self._begun
         if waited >= _LONG_WAIT and not self._is_told:
             self._is_told = True
             self._log.warning(
@@ -4497,7 +4504,7 @@ class _RateGate:
         return 0
 
     def _wait_in_company(self, ticket: object) -> float:
-        now = time.monotonic()
+        now = _clock.monotonic()
         for end in list(self._closed_until.values()):
             if end > now:
                 return end - now
@@ -4526,7 +4533,7 @@ class _RateGate:
         self._wake_all()
 
     def _note(self, rate: RateLimit) -> None:
-        now = time.monotonic()
+        now = _clock.monotonic()
         known = self.rate
         if (
             known is not None
@@ -4559,7 +4566,7 @@ class _RateGate:
         """Sleep, and let no thread of this session pass meanwhile."""
         key = object()
         try:
-            self._closed_until[key] = time.monotonic() + seconds
+            self._closed_until[key] = _clock.monotonic() + seconds
             time.sleep(seconds)
         finally:
             self._closed_until.pop(key, None)
@@ -5108,10 +5115,10 @@ class _Workers:
             pass
         for _ in self._threads:
             self._tasks.put(None)
-        end = time.monotonic() + _CLOSE_TIMEOUT
+        end = _clock.monotonic() + _CLOSE_TIMEOUT
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(max(0, end - time.monotonic()))
+                thread.join(max(0, end - _clock.monotonic()))
 
 
 def _work(tasks: "queue.Queue[Optional[_Task]]") -> None:
@@ -6971,7 +6978,7 @@ def _for_attempt(pool: Any, progress: "Optional[_Progress]") -> Any:
     """A pool, whose old connections must not be used if one was dead."""
     if progress is not None and progress.needs_new_connection:
         progress.needs_new_connection = False
-        pool.stale_before = time.monotonic()
+        pool.stale_before = _clock.monotonic()
     return pool
 
 
@@ -7125,7 +7132,7 @@ class _PlainConnection(HTTPConnection):
             super().connect()
         finally:
             self._is_connecting = False
-            self.last_used = time.monotonic()
+            self.last_used = _clock.monotonic()
 
     def _new_conn(self) -> Any:
         progress = self._progress
@@ -7212,7 +7219,7 @@ class _PlainConnection(HTTPConnection):
             self._progress.has_chunk = False
         answer = super().getresponse(*args, **kwargs)
         self.answers += 1
-        self.last_used = time.monotonic()
+        self.last_used = _clock.monotonic()
         return answer
 
 
@@ -7302,7 +7309,7 @@ class _CarefulPool:
     def _get_conn(self, timeout: Any = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
         sock = getattr(connection, "sock", None)
-        oldest = max(self.stale_before, time.monotonic() - _MAX_IDLE_TIME)
+        oldest = max(self.stale_before, _clock.monotonic() - _MAX_IDLE_TIME)
         last_used = getattr(connection, "last_used", 0)
         if sock and (last_used < oldest or _has_remains(sock)):
             connection.close()  # It is opened anew when it is used.
@@ -8274,9 +8281,13 @@ class _SessionLogger(logging.Logger):
         super().__init__(_log.name)
         self.parent = _log
 
+    def filter(self, record: Any) -> Any:
+        """Let those of the module's logger decide, too."""
+        return super().filter(record) and _log.filter(record)
+
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         return (
-            not self.disabled
+            not (self.disabled or _log.disabled)
             and self.manager.disable < level
             and level >= self.getEffectiveLevel()
         )
@@ -8783,7 +8794,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
         if not _REQUEST_NAMES.issuperset(options):
             _check_arguments(method, full_url, options, self.parent.request)
         user_headers = options.get("headers") or {}
-        headers = self.prepare_headers(method, user_headers)
+        headers = self.prepare_headers(method, user_headers=user_headers)
         if options.get("files") and "content-type" not in {
             str(name).lower() for name in user_headers
         }:

@@ -792,6 +792,13 @@ _NO_FILTERS.add("updated_after")  # of analytics' bodies, not of a query
 # Their lists have no filter of these names: it is ``statuses[]``.
 _NO_FILTERS_OF = {"/incidents": {"status", "urgency"}}
 
+# The lists that take a ``query``; others give all that they have.
+_SEARCHED = {
+    *("/escalation_policies", "/extensions", "/incident_workflows"),
+    *("/maintenance_windows", "/schedules", "/services", "/tags", "/teams"),
+    *("/templates", "/users", "/v3/schedules"),
+}
+
 _SORTABLE = {
     "/incidents": ("incident_number", "created_at", "resolved_at", "urgency"),
     "/incidents/{id}/alerts": ("created_at", "resolved_at"),
@@ -990,6 +997,8 @@ class _Lists:
         if endpoint in _SORTABLE and "sort_by" in asked:
             order = _sort_order(endpoint, asked["sort_by"])
         ignored = _NO_FILTERS | _NO_FILTERS_OF.get(endpoint, set())
+        if endpoint not in _SEARCHED:
+            ignored = ignored | {"query"}
         filters = tuple(
             (name, tuple(v for other, v in request.query if other == name))
             for name in asked

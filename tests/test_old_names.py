@@ -13,6 +13,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -846,3 +847,13 @@ def test_white_space_around_a_method_is_no_part_of_it(
     assert server.requests[0].method == "GET"
     with pytest.raises(pdpyras.PDClientError, match="HEAD is not permitted"):
         session.request(" head ", "users")
+
+
+def test_a_mock_in_the_place_of_time(server, session):
+    """The library calls nothing of it but what the script expects: sleep."""
+    server.reply(503)
+    server.reply(json={"users": []})
+    session.retry[503] = 1
+    with mock.patch("pdpyras.time") as stand_in:
+        assert session.rget("users") == []
+    assert stand_in.sleep.call_count == 1

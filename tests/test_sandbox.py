@@ -1438,3 +1438,15 @@ def test_records_are_filtered_by_the_time_of_their_creation(box, client):
 def test_impossible_numbers_are_refused(numbers):
     with pytest.raises(ValueError, match="negative"):
         Sandbox(**numbers)
+
+
+def test_only_lists_that_can_be_searched_take_a_query(box, session):
+    """Elsewhere the API ignores it, so that persist finds what is there."""
+    (user,) = box.add("users", 1)
+    path = f"/users/{user['id']}/contact_methods"
+    entry = {"type": "email_contact_method", "address": "a@example.com"}
+    before = len(session.rget(path))
+    made = session.persist(path, "address", entry)
+    assert session.persist(path, "address", entry)["id"] == made["id"]
+    assert len(session.rget(path)) == before + 1
+    assert session.rget("/users", params={"query": "none"}) == []

@@ -486,6 +486,20 @@ def test_a_subclass_may_prepare_headers(server):
     assert server.requests[0].headers["X-Method"] == "GET"
 
 
+def test_a_subclass_may_take_the_headers_by_name(server):
+    """As 5.x gave them."""
+
+    class Mine(pdpyras.APISession):
+        def prepare_headers(self, method, **kwargs):
+            return dict(super().prepare_headers(method, **kwargs), X_By="name")
+
+    with Mine(KEY) as mine:
+        mine.url = server.url
+        mine.get("users", headers={"X-Given": "1"})
+    headers = server.requests[0].headers
+    assert (headers["X_By"], headers["X-Given"]) == ("name", "1")
+
+
 # ---------------------------------------------------------------------------
 # Query parameters
 # ---------------------------------------------------------------------------
@@ -868,6 +882,27 @@ def test_a_disabled_log_is_silent(session, module_log):
         assert session.log.isEnabledFor(logging.CRITICAL)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def test_the_modules_logger_decides_for_all_sessions(
+    session, module_log, caplog
+):
+    def rewrite(record):
+        record.msg = record.msg.replace("mine", "*")
+        return "drop" not in record.msg
+
+    module_log.addFilter(rewrite)
+    try:
+        session.log.warning("drop this")
+        session.log.warning("of mine")
+    finally:
+        module_log.removeFilter(rewrite)
+    assert caplog.messages == ["of *"]
+    module_log.disabled = True
+    try:
+        assert not session.log.isEnabledFor(logging.ERROR)
+    finally:
+        module_log.disabled = False
 
 
 def test_what_a_session_logs_reaches_the_handlers_of_the_module(
