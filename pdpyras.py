@@ -20,7 +20,7 @@ wraps and unwraps entities, and turns pages into one stream of records:
 What goes wrong is raised as one of these::
 
     URLError             the URL names nothing that this client may ask for
-    PDClientError        the request came to nothing, on this side or the other
+    PDClientError        the request failed, here or at the API
      +-- PDInputError       an event is not what the API takes
      +-- PDDeadlineError    the call's deadline has passed
      +-- PDIncompleteError  a list is not whole
@@ -31,8 +31,8 @@ What goes wrong is raised as one of these::
 What is no error, but must not be missed, is a :class:`PDWarning`; if a result
 is not the whole, a :class:`PDIncompleteWarning`.
 
-Scripts of 4.x and 5.x that say ``from pdpyras import *`` have by it what these
-had: ``logging``, ``sys``, ``warnings``, ``datetime`` and others. A new script
+In scripts of 4.x and 5.x, ``from pdpyras import *`` still provides
+``logging``, ``sys``, ``warnings``, ``datetime`` and others. A new script
 should import these itself.
 
 The API's behaviour is taken from PagerDuty's published documents: the
@@ -253,8 +253,8 @@ _MAX_KEPT_LENGTH = 100000
 _MAX_ERROR_SIZE = 8 * 1024 * 1024
 _MAX_QUOTED_SIZE = 256 * 1024
 
-# Characters with which one of a secret is spelled, on average and at most,
-# where a text is cut.
+# Upper bound for the average number of characters that spell one character of
+# a secret, where a text is cut.
 _MAX_SPELLING = 64
 
 # Seconds for which the API's rate limit counts requests.
@@ -804,7 +804,7 @@ class PDClientError(Exception):
         return type(self), (self.msg, self.response), dict(self.__dict__)
 
     def _add(self, sentence: str) -> None:
-        """Say more, of what only those know who asked."""
+        """Append what only the caller of the request knows."""
         self.msg = f"{self.msg} {sentence}"
         self.args = (self.msg, *self.args[1:])
 
@@ -844,7 +844,7 @@ class PDHTTPError(PDClientError):
     # What was asked for and the status, where the message is no more than
     # that and the beginning of the body.
     _headline: str = ""
-    # What those added who asked.
+    # The sentence that `_add` has appended.
     _added: str = ""
 
     def __init__(self, message: str, response: Any) -> None:
@@ -972,7 +972,10 @@ _heed_warning_options(sys.warnoptions)
 
 
 # Modules that stand between a caller's line and a warning about it.
-_PASSED_OVER = ("requests.", "pdpyras_", "contextlib")
+_PASSED_OVER = (
+    *("requests.", "contextlib", "pdpyras_cli", "pdpyras_oauth"),
+    *("pdpyras_outbox", "pdpyras_tokens", "pdpyras_webhooks"),
+)
 
 
 def _callers_level(minimum: int) -> int:
@@ -1712,7 +1715,7 @@ _PREFIXES_WITH_MEDIA_TYPE = tuple(
 )
 
 
-def _is_special(session: Any, url: str) -> bool:
+def _needs_endpoint(session: Any, url: str) -> bool:
     """May a request want a media type, or a key, of its own?"""
     if getattr(session, "client_incident_keys", False):
         return True
@@ -1929,7 +1932,7 @@ def normalize_url(base_url: str, url: str) -> str:
     """
     if not isinstance(url, str):
         raise URLError(
-            f"A URL or path (str) is wanted, not {type(url).__name__}."
+            f"Expected a URL or path (str), got {type(url).__name__}."
         )
     base, base_origin, base_path = _base(base_url)
     if not url.isprintable() and any(c < " " or c == "\x7f" for c in url):
@@ -1937,8 +1940,11 @@ def normalize_url(base_url: str, url: str) -> str:
     is_suspect = "/." in url or "%" in url or "\\" in url or " " in url
     is_suspect |= url[:1] == "."
     is_suspect |= len(url) < len(url.encode("utf-8", "surrogatepass"))
-    if is_suspect and _leads_up(url):
-        raise URLError(f"The URL {url!r} leads up with dots (. or ..).")
+    if is_suspect and _has_dot_segments(url):
+        raise URLError(
+            f"The URL {url!r} has dots (. or ..) in place of a name, which is "
+            "not allowed."
+        )
     if url.startswith(base) and url[len(base) : len(base) + 1] in "/?#":
         return url
     match = re.fullmatch(_FULL_URL, url) if "://" in url else None
@@ -2020,7 +2026,7 @@ def _of_code_point(match: "Match[str]") -> str:
 _NODE_END, _BLANKS = r"[;?#\0]", r"[\s\x00-\x1f\x7f]"
 
 
-def _leads_up(url: str) -> bool:
+def _has_dot_segments(url: str) -> bool:
     """Is there a ``.`` or ``..`` among the nodes, in any spelling?
 
     Servers and proxies differ in what they take for a slash, in how often
@@ -2052,7 +2058,7 @@ def _is_on_this_machine(url: str) -> bool:
     )
 
 
-def _leads_nowhere(proxy: str) -> bool:
+def _is_unusable_proxy(proxy: str) -> bool:
     """Is a proxy's URL ended by a sign in its password, within the port?
 
     Then it is refused, and nobody reads anything.
@@ -2296,7 +2302,7 @@ def _as_pairs(params: Any) -> "List[Tuple[str, Any]]":
 
 
 def _as_params(pairs: "List[Tuple[str, Any]]") -> Any:
-    """A dict, which is handier, unless a name occurs twice."""
+    """A dict, which can be merged, unless a name occurs twice."""
     params = dict(pairs)
     return params if len(params) == len(pairs) else pairs
 
@@ -3300,8 +3306,8 @@ def _keyed_incident(body: Any) -> "Tuple[Any, Optional[str]]":
     return dict(body, incident=dict(incident, incident_key=key)), key
 
 
-# What was given for the creation, and holds for looking at it, too.
-_TAKEN_OVER = ("timeout", "auth", "cookies", "proxies", "verify", "cert")
+# Options of the POST that also apply to the GETs that look the incident up.
+_LOOKUP_OPTIONS = ("timeout", "auth", "cookies", "proxies", "verify", "cert")
 
 
 def _answer_or_incident(
@@ -3320,7 +3326,7 @@ def _answer_or_incident(
     """
     if _status_of(response) != 400:
         return cast(Response, response)
-    options = {n: creation[n] for n in _TAKEN_OVER if n in creation}
+    options = {n: creation[n] for n in _LOOKUP_OPTIONS if n in creation}
     options["headers"] = _headers_to_look(creation["headers"])
     if deadline is not None:
         options["deadline"] = deadline
@@ -3414,7 +3420,7 @@ def _unsendable(endpoint: str, error: Exception) -> PDClientError:
     )
 
 
-def _frame(request: requests.PreparedRequest) -> None:
+def _set_length_headers(request: requests.PreparedRequest) -> None:
     """Announce of a body what is true, whatever was announced by hand.
 
     With two announcements that differ, a part of it could count as the whole,
@@ -3836,7 +3842,7 @@ def _of_signal_handler(
         while trace is not None:
             frame = trace.tb_frame
             if interrupted is not None and (
-                frame.f_code in handlers or _is_given(interrupted, frame)
+                frame.f_code in handlers or _receives_frame(interrupted, frame)
             ):
                 found = link  # Of several, the first one raised.
                 break
@@ -3855,7 +3861,7 @@ def _code_of(handler: Any) -> Any:
     return getattr(function, "__code__", None)
 
 
-def _is_given(interrupted: Any, frame: Any) -> bool:
+def _receives_frame(interrupted: Any, frame: Any) -> bool:
     """Is a frame an argument of this one, as only signal handlers get it?"""
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount
@@ -4144,7 +4150,7 @@ class _Attempts:
         self._has_renewed = self.is_immediate = True
         sent = _masked(str(self._headers.get("Authorization", "")))
         token = sent.rpartition(" ")[2].replace("token=", "", 1)
-        sent, token = None, _masked(token)  # For who looks at the frames.
+        sent, token = None, _masked(token)  # Crash reporters send locals.
         credential.renew(token)
         self._session.log.info(
             "%s: status 401. The credential is renewed; retrying at once.",
@@ -6878,7 +6884,7 @@ class _CarefulResponse(HTTPResponse):
         return bool(self.decode_content if is_usual else decode_content)
 
 
-def _check_later(raw: Any, progress: "Optional[_Progress]" = None) -> None:
+def _check_when_read(raw: Any, progress: "Optional[_Progress]" = None) -> None:
     """Have an answer checked when somebody else reads it."""
     if type(raw) is not HTTPResponse:  # It is a stand-in's.
         return
@@ -7303,7 +7309,7 @@ class _CarefulPool:
                 kwargs["chunked"] = True
         answer = super().urlopen(*args, **kwargs)  # type: ignore[misc]
         if not isinstance(kwargs.get("timeout"), _AttemptTimeout):
-            _check_later(answer)  # An adapter of somebody else's reads it.
+            _check_when_read(answer)  # An adapter of somebody else's reads it.
         return answer
 
     def _get_conn(self, timeout: Any = None) -> Any:
@@ -7451,7 +7457,7 @@ class _Adapter(_OldRequests):
         progress = _progress_of(request)
         if progress is None:  # Prepared by hand.
             progress = _Progress()
-            _frame(request)
+            _set_length_headers(request)
         progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
@@ -7464,7 +7470,7 @@ class _Adapter(_OldRequests):
             if not stream or response.is_redirect:
                 _read_whole(response, progress)
             else:
-                _check_later(response.raw, progress)
+                _check_when_read(response.raw, progress)
         except BaseException as error:
             progress.proxy = _proxy_in_words(request.url, proxies)
             own = _of_signal_handler(error, handled)
@@ -7826,7 +7832,7 @@ class _Transport(requests.Session):
         prepared = super().prepare_request(request)
         if isinstance(prepared.body, _SecretBytes):
             prepared.body = bytes(prepared.body)
-        _frame(prepared)
+        _set_length_headers(prepared)
         self._strip_credentials(prepared)
         progress = getattr(request.headers, "progress", None)
         if progress is not None:
@@ -7840,7 +7846,7 @@ class _Transport(requests.Session):
         the headers itself, after it has seen to it where they go.
         """
         url = str(prepared.url)
-        if not _is_inside(self.url, url) or _leads_up(url):
+        if not _is_inside(self.url, url) or _has_dot_segments(url):
             for name, value in list(prepared.headers.items()):
                 if isinstance(value, _Secret):
                     del prepared.headers[name]
@@ -7860,10 +7866,10 @@ class _Transport(requests.Session):
         )
         proxies = _masked_proxies(settings["proxies"])
         if proxies:
-            self._see_proxies(str(url), proxies)
+            self._warn_of_plain_proxy(str(url), proxies)
         return dict(settings, proxies=proxies)
 
-    def _see_proxies(self, url: str, proxies: Any) -> None:
+    def _warn_of_plain_proxy(self, url: str, proxies: Any) -> None:
         """Called before a request that may go by one of these proxies."""
 
     def rebuild_proxies(
@@ -7911,7 +7917,7 @@ class _Transport(requests.Session):
         is_write = method not in ("GET", "HEAD")
         keeps_body = response.status_code in (307, 308)
         is_inside = _is_inside_or_upgraded(self.url, target)
-        if not is_inside or _leads_up(target):
+        if not is_inside or _has_dot_segments(target):
             problem = "which is outside the API"
         elif is_write and not keeps_body:
             problem = f"which would lose the {method}"
@@ -8103,7 +8109,7 @@ class _FastTransport(_Transport):
             prepared.prepare_body(None, None, request.json)
         elif prepared.method not in ("GET", "HEAD"):
             headers.setdefault("Content-Length", "0")
-            _frame(prepared)
+            _set_length_headers(prepared)
         elif "Content-Length" in headers:
             del headers["Content-Length"]
         if "Transfer-Encoding" in headers:  # It says something else.
@@ -8576,13 +8582,13 @@ class PDSession(_FastTransport, _Transport, _Logging):
                 )
             self.url = self._regions[region]
 
-    if not TYPE_CHECKING:  # To checkers, any name would be an attribute.
+    if not TYPE_CHECKING:  # Checkers would accept any attribute.
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name == "retry":
                 value = _RetryLimits(value)
             elif name == "api_key":
-                value = _masked(value)  # For who looks at the frames.
+                value = _masked(value)  # Crash reporters send locals.
             elif name == "url" and not isinstance(value, str):
                 value = str(value)
             elif name in _NUMERIC_SETTINGS:
@@ -8812,7 +8818,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
             options["params"] = self.normalize_params(given)
         if isinstance(options.get("json"), (dict, list, tuple)):
             options["json"] = self._spell_body(options["json"])
-        if given or self.early_access or _is_special(self, full_url):
+        if given or self.early_access or _needs_endpoint(self, full_url):
             self._fit_to_endpoint(method, full_url, options, given)
         return options
 
@@ -9066,7 +9072,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
             self._say_not_encrypted()
         self._warned_of = self.url
 
-    def _see_proxies(self, url: str, proxies: Any) -> None:
+    def _warn_of_plain_proxy(self, url: str, proxies: Any) -> None:
         """Say once that a proxy elsewhere can read the key."""
         if url[:5].lower() != "http:" or self._warned_of_proxy == self.url:
             return
@@ -9074,7 +9080,7 @@ class PDSession(_FastTransport, _Transport, _Logging):
         # If the API is elsewhere, that was said.
         if not proxy or not _is_on_this_machine(self.url):
             return
-        if not (_is_on_this_machine(proxy) or _leads_nowhere(proxy)):
+        if not (_is_on_this_machine(proxy) or _is_unusable_proxy(proxy)):
             self._say_not_encrypted()
             self._warned_of_proxy = self.url
 
@@ -10085,7 +10091,7 @@ class APISession(_Collections):
 
         :param resource: path of the collection
         :param attr: name of the attribute by which resources are compared
-        :param values: the resource as it shall be
+        :param values: the resource as it should be
         :param update: if there is one that differs, update it
         :param deadline: seconds for the search and the write together, in
             place of :attr:`deadline`; None is without limit
@@ -10616,7 +10622,7 @@ class _EventsSession(PDSession):
             super()._arguments_from(environ), **_without_none(outbox=outbox)
         )
 
-    if not TYPE_CHECKING:  # To checkers, any name would be an attribute.
+    if not TYPE_CHECKING:  # Checkers would accept any attribute.
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name == "outbox":

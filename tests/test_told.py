@@ -4,6 +4,7 @@ Each script runs in a process of its own, as cron would run it. What counts
 is what stands on its stderr afterwards, and its exit status.
 """
 
+import importlib.util
 import logging
 import os
 import re
@@ -481,3 +482,15 @@ def test_half_a_list_read_by_a_thread_pool(server, session):
         thread.start()
         thread.join()
     assert len(found) == 10000
+
+
+def test_a_module_of_the_user_may_begin_like_ours(tmp_path, server, session):
+    path = tmp_path / "pdpyras_cleanup.py"
+    path.write_text("def read(session):\n    session.list_all('users')\n")
+    spec = importlib.util.spec_from_file_location(path.stem, str(path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server.handler = Collection(10250)
+    with pytest.warns(pdpyras.PDIncompleteWarning) as caught:
+        module.read(session)
+    assert (caught[0].filename, caught[0].lineno) == (str(path), 2)
