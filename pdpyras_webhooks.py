@@ -428,7 +428,7 @@ def receiver(
     returned; 500 if it raises, or returns a coroutine or generator, so that
     the delivery comes again; 401 without a valid signature; 400 for what is
     no event; 413 over 2 MB; 405 for methods other than POST; 503 while the
-    same delivery is being handled; 501 for a chunked body under a server that
+    same delivery is being handled, and if the body cannot be read; 501 for a chunked body under a server that
     does not decode it.
 
     :param handler: called with each event, by as many threads as the server
@@ -633,5 +633,6 @@ def _read(stream: Any, size: int) -> bytes:
                 break
             size -= len(pieces[-1])
     except OSError:
-        raise WebhookError("the body could not be read") from None
+        # No 4xx: PagerDuty would drop what may be genuine.
+        raise WebhookError("the body could not be read", 503) from None
     return b"".join(pieces)

@@ -914,7 +914,7 @@ def test_a_body_cut_short_is_400() -> None:
     assert handler.calls == 0
 
 
-def test_a_connection_reset_within_the_body_is_400(caplog: Any) -> None:
+def test_a_connection_reset_within_the_body_is_503(caplog: Any) -> None:
     """Nobody receives this answer; the server must not report a crash."""
     handler, statuses = Handler(), []
     has_begun, is_answered = threading.Event(), threading.Event()
@@ -935,7 +935,7 @@ def test_a_connection_reset_within_the_body_is_400(caplog: Any) -> None:
             reset = struct.pack("ii", 1, 0)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         assert is_answered.wait(TIMEOUT)
-    assert statuses == ["400 Bad Request"]
+    assert statuses == ["503 Service Unavailable"]
     assert "the body could not be read" in caplog.text
     assert handler.calls == 0
 
