@@ -6967,10 +6967,10 @@ def _can_go_on(stream: Any) -> bool:
 
 
 # ---------------------------------------------------------------------------
-# Old requests
+# Adapters of requests before 2.32
 # ---------------------------------------------------------------------------
 #
-# What the adapter of requests before 2.32 lacks.
+# What they lack, beside those of today.
 
 
 _HAS_TLS_CONTEXT = hasattr(HTTPAdapter, "get_connection_with_tls_context")
