@@ -71,9 +71,16 @@ MAX_POLL = 3600 * 1000
 
 # Signals that are passed on. What the terminal sends reaches the command
 # anyway, which is in our process group.
-_PASSED_ON = (
-    *("SIGALRM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"),
-    *("SIGUSR1", "SIGUSR2"),
+_PASSED_ON = [
+    getattr(signal, name)
+    for name in (
+        *("SIGALRM", "SIGHUP", "SIGINT", "SIGIO", "SIGPROF", "SIGPWR"),
+        *("SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGVTALRM"),
+    )
+    if hasattr(signal, name)
+]
+_PASSED_ON += range(
+    getattr(signal, "SIGRTMIN", 1), getattr(signal, "SIGRTMAX", 0) + 1
 )
 _OF_TERMINAL = ("SIGINT", "SIGQUIT")
 
@@ -280,10 +287,9 @@ def _noted_signals() -> Iterator[int]:
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     before = {}
-    for name in (*_PASSED_ON, "SIGCHLD", "SIGWINCH"):
-        number = getattr(signal, name)
+    for number in (*_PASSED_ON, signal.SIGCHLD, signal.SIGWINCH):
         is_ignored = signal.getsignal(number) == signal.SIG_IGN
-        if name == "SIGCHLD" or not is_ignored:
+        if number == signal.SIGCHLD or not is_ignored:
             before[number] = signal.signal(number, _note)
     wakeup = signal.set_wakeup_fd(writer)
     try:

@@ -428,8 +428,8 @@ def receiver(
     returned; 500 if it raises, or returns a coroutine or generator, so that
     the delivery comes again; 401 without a valid signature; 400 for what is
     no event; 413 over 2 MB; 405 for methods other than POST; 503 while the
-    same delivery is being handled, and if the body cannot be read; 501 for a chunked body under a server that
-    does not decode it.
+    same delivery is being handled, and if the body cannot be read; 501 for a
+    chunked body under a server that does not decode it.
 
     :param handler: called with each event, by as many threads as the server
         has. PagerDuty waits for 5 seconds: longer work belongs elsewhere. An

@@ -821,7 +821,8 @@ def test_run_ends_although_its_command_may_not_be_signalled():
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"]
+    "name",
+    ["SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGIO", "SIGRTMIN"],
 )
 @pytest.mark.once
 def test_run_passes_signals_on(name, box):
