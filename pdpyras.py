@@ -7272,6 +7272,9 @@ class _IdleConnections:
     def qsize(self) -> int:
         return len(self._connections)
 
+    def empty(self) -> bool:  # For older releases of vcrpy.
+        return not self._connections
+
 
 class _CarefulPool:
     """Gives no connection away that the server may have closed already."""
