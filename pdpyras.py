@@ -2924,13 +2924,16 @@ def _unknown_path_hint(error: PDHTTPError) -> str:
     return _did_you_mean(path)
 
 
+_MAY_BE_DONE = "The API may or may not have carried the request out."
+
+
 def _ambiguity_hint(error: PDHTTPError) -> str:
     """What a gateway's answer to a write leaves open."""
     response = error.response
     method = getattr(getattr(response, "request", None), "method", None)
     if error.status_code not in (502, 504) or method not in _AMBIGUOUS:
         return ""
-    return "The API may or may not have carried the request out."
+    return _MAY_BE_DONE
 
 
 _HINTS += [_endpoint_hint, _unknown_path_hint, _ambiguity_hint]
@@ -4036,9 +4039,8 @@ class _Attempts:
             self._may_be_done = True
             if not self._repeats_writes:
                 raise PDClientError(
-                    f"{self._endpoint}: {reason} The API may or may not have "
-                    "carried the request out. It is not repeated, because "
-                    "retry_ambiguous_writes is False."
+                    f"{self._endpoint}: {reason} {_MAY_BE_DONE} It is not "
+                    "repeated, because retry_ambiguous_writes is False."
                 ) from error
         limit = self._session.max_network_attempts
         if not self._body.is_replayable(self.progress):
@@ -4082,7 +4084,7 @@ class _Attempts:
             f"(max_network_attempts={limit}). {reason}"
         )
         if self._may_be_done:
-            text += " The API may or may not have carried the request out."
+            text += f" {_MAY_BE_DONE}"
         return text
 
     def after_response(self, response: Any) -> "Optional[float]":
@@ -4191,7 +4193,7 @@ class _Attempts:
         seconds = cast(_Deadline, self._deadline).seconds
         text = f"{self._endpoint}: the deadline of {seconds:g} s has passed."
         if self.progress.is_sent and not self._is_idempotent:
-            reason += " The API may or may not have carried the request out."
+            reason += f" {_MAY_BE_DONE}"
         return f"{text} {reason}"
 
     def _check_deadline(
@@ -10219,8 +10221,7 @@ def _fit_event(
     cuts = []
     summary = payload.get("summary")
     if isinstance(summary, str) and len(summary) > _MAX_SUMMARY_LENGTH:
-        end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
-        payload["summary"] = summary[:end] + "\u2026"
+        payload["summary"] = _cut_summary(summary)
         cuts.append(
             f"the summary has {len(summary)} characters; the limit is "
             f"{_MAX_SUMMARY_LENGTH}"
@@ -10355,6 +10356,13 @@ def _cut_text(text: str, size: int) -> str:
     return f"{text[:end]}\u2026 [{missing} of {len(text)} characters cut]"
 
 
+def _cut_summary(text: str) -> str:
+    """A summary that the API takes, marked where it is cut."""
+    if len(text) <= _MAX_SUMMARY_LENGTH:
+        return text
+    return text[: _character_end(text, _MAX_SUMMARY_LENGTH - 1)] + "\u2026"
+
+
 def _character_end(text: str, end: int) -> int:
     """The last place up to `end` before which no character is cut in two.
 
@@ -10485,14 +10493,14 @@ def _checked_dedup_key(dedup_key: Any) -> str:
         raise PDInputError(
             f"The dedup_key must be a str, not {type(dedup_key).__name__}."
         )
-    dedup_key = _without_lone_surrogates(_plain_str(dedup_key))
-    if len(dedup_key) > _MAX_DEDUP_KEY_LENGTH:
+    key = _without_lone_surrogates(_plain_str(dedup_key))
+    if len(key) > _MAX_DEDUP_KEY_LENGTH:
         # Two identities that are cut at the same place would become one.
         raise PDInputError(
-            f"The dedup_key has {len(dedup_key)} characters; the API takes "
+            f"The dedup_key has {len(key)} characters; the API takes "
             f"{_MAX_DEDUP_KEY_LENGTH}. Use a digest of it instead."
         )
-    return str(dedup_key)
+    return key
 
 
 def _complete_event(event: "Dict[str, Any]") -> "Dict[str, Any]":
@@ -10820,9 +10828,7 @@ class _Guard:
         name = type(error).__name__
         reason, trace = _told(error)
         summary = self._shown(f"{self._summary}: {reason}")
-        if len(summary) > _MAX_SUMMARY_LENGTH:
-            end = _character_end(summary, _MAX_SUMMARY_LENGTH - 1)
-            summary = summary[:end] + "\u2026"
+        summary = _cut_summary(summary)
         text = self._shown(trace)
         start = max(len(text) - _MAX_TRACEBACK_LENGTH, 0)
         details = {"exception": name, "traceback": text[start:]}
