@@ -68,7 +68,6 @@ from copy import copy, deepcopy
 from datetime import date, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial, wraps
-from itertools import chain
 from json import JSONDecodeError
 from operator import itemgetter
 from random import random
@@ -4053,7 +4052,7 @@ class _Attempts:
         wait = self._pause_after_network_error()
         self._check_deadline(wait, reason, error)
         self._session.log.warning(
-            "%s: %s Retry %d of %d in %g s.",
+            "%s: %s Retry %d of %s in %g s.",
             self._endpoint,
             reason,
             self._network_retries,
@@ -4249,7 +4248,7 @@ class _Attempts:
         A later pause grows from this one, after it was capped.
         """
         pause = self._pause * self._session.cooldown_factor()
-        self._pause = min(pause, self._session.sleep_timer_max)
+        self._pause = min(pause, float(self._session.sleep_timer_max))
         return self._pause
 
     def _wait_after(self, response: Any) -> float:
@@ -6139,6 +6138,9 @@ class _HistoryReader:
             return self._count_parts(window, begin + 2 * _SECOND)
         after = self._read((_second_of(until) - _SECOND, end))
         if after.total > ITERATION_LIMIT:
+            if self.source.operation.end_field:
+                self._refuse(window, after)
+                return total
             return self._count_parts(window, end - _SECOND)
         foreign = {}
         for reading in (before, after):
@@ -8861,7 +8863,8 @@ class PDSession(_FastTransport, _Transport, _Logging):
 
     def cooldown_factor(self) -> float:
         """Factor from one pause to the next."""
-        return self.sleep_timer_base * (1 + self.stagger_cooldown * random())
+        base = float(self.sleep_timer_base)  # It may be a Decimal.
+        return base * (1 + self.stagger_cooldown * random())
 
     # -- Sending ------------------------------------------------------------
 
@@ -9606,6 +9609,15 @@ def _batches(items: "Iterator[Any]", size: int) -> "Iterator[List[Any]]":
         yield batch
 
 
+def _updates(
+    put: "Callable[[List[Any]], Tuple[Any, Any]]",
+    batches: "Iterator[List[Any]]",
+) -> "Iterator[_Update]":
+    """The results of all batches; an exception of a hook is their end."""
+    for batch in batches:
+        yield from _update_batch(put, batch)
+
+
 def _update_batch(
     put: "Callable[[List[Any]], Tuple[Any, Any]]", batch: "List[Any]"
 ) -> "Iterator[_Update]":
@@ -10066,7 +10078,7 @@ class APISession(_Collections):
         size = _whole_number("batch_size", batch_size, 1)
         put = partial(self._put_list, url, operation)
         batches = _batches(iter(items), min(size, operation.max_bulk))
-        return chain.from_iterable(map(partial(_update_batch, put), batches))
+        return _updates(put, batches)
 
     def _put_list(
         self, url: str, operation: _Operation, batch: "List[Any]"

@@ -133,7 +133,7 @@ def _list(options: Any) -> int:
 def _history(options: Any) -> int:
     export = output.Export(options) if options.resume else None
     position, until = None, options.until
-    if export is not None and export.position is not None:
+    if export is not None:
         position, until = export.position, export.until(options.until)
     body = sessions.body_of(options.body, options.values)
     with sessions.rest_session(options) as session:

@@ -591,12 +591,17 @@ class Export:
         return length
 
     def until(self, asked: Any) -> Any:
-        """The end of the period: as it was, unless that was reached."""
-        if not self._saved.get("is_complete"):
+        """The end of the period: as it was, unless that was reached.
+
+        By default it is the beginning of this second. Of one that is not
+        over, records may come yet that the next run would take for read.
+        """
+        if self.position is not None and not self._saved.get("is_complete"):
             return None
         from datetime import datetime, timezone
 
-        return datetime.now(timezone.utc) if asked is None else asked
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        return now if asked is None else asked
 
     def run(self, records: Any) -> None:
         """Write the records, and keep the position after each."""

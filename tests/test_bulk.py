@@ -1,5 +1,6 @@
 """Many records changed with few requests, and incidents created once."""
 
+import contextlib
 import itertools
 import json
 import pickle
@@ -718,3 +719,23 @@ def test_what_the_api_tells_a_hook_is_about_no_batch(status, session, server):
     with pytest.raises(pdpyras.PDHTTPError, match="/users/me"):
         list(session.update_all("incidents", updates(["P1", "P2"])))
     assert [r.method for r in server.requests].count("PUT") == 1
+
+
+def test_an_exception_of_a_hook_is_the_end(session, server):
+    """What it has cut off would else be missing, and the rest come."""
+    server.handler = updated
+
+    def hook(response, **options):
+        if len(server.requests) == 2:
+            raise KeyError("of a hook")
+
+    session.hooks["response"].append(hook)
+    given = session.update_all(
+        "incidents", updates(["P1", "P2", "P3"]), batch_size=1
+    )
+    assert next(given)[1]["id"] == "P1"
+    with pytest.raises(KeyError):
+        next(given)
+    assert list(given) == [] and len(server.requests) == 2
+    with contextlib.closing(session.update_all("incidents", [])) as given:
+        assert list(given) == []

@@ -1170,6 +1170,18 @@ def test_a_position_in_another_list_is_refused(run, box, tmp_path):
     assert "a position in /log_entries, not in /incidents" in err
 
 
+def test_a_second_that_is_not_over_is_left_to_the_next_export(
+    run, box, tmp_path
+):
+    """What is written in it after this run would be lost to both."""
+    path = tmp_path / "position"
+    for _ in range(2):
+        period = ("--since", "7d", "--resume", str(path))
+        assert run("history", "log_entries", *period)[0] == 0
+        until = json.loads(path.read_text())["position"]["until"]
+        assert until.endswith("Z") and "." not in until
+
+
 def test_errors_say_what_to_do_in_a_shell(run, api):
     assert "pdpyras list" in run("history", "users", "--since", "7d")[2]
     assert "pdpyras list --help" in run("list", "users", "--parms", "a=b")[2]

@@ -7,11 +7,13 @@ is in ``test_network.py``.
 
 import itertools
 import logging
+import math
 import pickle
 import socket
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from email.utils import format_datetime
 
 import pytest
@@ -866,3 +868,18 @@ def test_a_stream_asked_for_by_the_session_is_left_alone(
     session.stream = True
     response = session.get("users", stream=None)
     assert len(response.content) == 100000 and naps == []
+
+
+def test_pauses_of_exact_numbers(client):
+    client.retry[500] = 2
+    client.sleep_timer_base = Decimal(2)
+    client.sleep_timer_max = Decimal("0.5")
+    assert pauses(client, forever(500)) == [0.5, 0.5]
+
+
+def test_network_retries_without_a_limit(session, server, naps, caplog):
+    session.max_network_attempts = math.inf
+    server.fault("close", "status", times=2)
+    server.reply(json={"users": []})
+    assert session.rget("users") == []
+    assert any("of inf in" in text for text in caplog.messages)
