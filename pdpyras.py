@@ -5508,12 +5508,12 @@ class _HistoryList:
         """The pages from an offset to another, however short they are."""
         pages = []
         while start < end:
-            limit = min(query.limit, end - start)
-            pages.append(
-                self._records(self._fetch(query.query_of(start, limit), None))
-            )
-            received = len(pages[-1].items)
-            if not received:
+            # From the record before on: it shows whether the list has moved.
+            limit = min(max(query.limit, 2), end - start + 1)
+            asked = query.query_of(start - 1, limit)
+            pages.append(self._records(self._fetch(asked, None)))
+            received = len(pages[-1].items) - 1
+            if received < 1:
                 break
             start += received
         return pages
@@ -5605,9 +5605,10 @@ class _Reading:
         if self.rest is not None:
             return
         self.rest = []
-        stride = len(self.first.result().items)
+        begin = len(self.first.result().items)
         end = min(self.total, int(ITERATION_LIMIT))
-        for start in range(stride, end, stride) if stride else ():
+        stride = max(begin - 1, 1)
+        for start in range(begin, end, stride) if begin else ():
             stop = min(start + stride, end)
             call = partial(self._source.stretch, self._query, start, stop)
             self.rest.append(self._put(call))
@@ -5628,8 +5629,13 @@ class _Reading:
         count = len(found)
         if self._source.operation.end_field:
             # Without ids, two may be alike.
-            count = sum(len(part.items) for part in parts)
-        is_steady = all(part.total == first.total for part in parts)
+            count = sum(len(part.items) for part in parts) - len(parts) + 1
+        is_steady = all(part.total == first.total for part in parts) and all(
+            before.items[-1:]
+            and after.items[:1]
+            and before.items[-1][0] == after.items[0][0]
+            for before, after in zip(parts, parts[1:])
+        )
         is_whole = count == min(first.total, int(ITERATION_LIMIT))
         if first.total <= ITERATION_LIMIT:
             is_whole &= not parts[-1].has_more
@@ -8531,11 +8537,24 @@ class PDSession(_FastTransport, _Transport, _Logging):
             deprecated_kwarg("name", "It has no effect.")
         super().__init__()
         self._choose_url(url, region)
+        self._check_class()
         self._reset_transient_state()
         self.retry = dict(type(self).retry)
         self.headers["User-Agent"] = self.user_agent
         self.api_key = api_key
         self.print_debug = debug
+
+    def _check_class(self) -> None:
+        """See that what a subclass has set is what an instance would take.
+
+        :raises ValueError: it is not
+        """
+        for name in _NUMERIC_SETTINGS:
+            value = getattr(type(self), name)
+            if value is not getattr(PDSession, name) and not hasattr(
+                value, "__get__"
+            ):
+                _check_number(name, value)
 
     @classmethod
     def from_env(cls: "Type[_Session]", **overrides: Any) -> _Session:

@@ -1743,3 +1743,31 @@ def test_what_the_api_tells_a_hook_ends_no_history():
             given = history(session, START, START + 60 * SECOND)
             with pytest.raises(pdpyras.PDHTTPError, match="PNONE"):
                 list(given)
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+@pytest.mark.parametrize("at", [2, 3])
+def test_a_swap_while_pages_are_read_loses_nobody(
+    at, prefetch, real_limit, server, session
+):
+    """One record leaves, and another comes: the total stays the same."""
+    box = {"open": set(range(300)) - {280}}
+
+    def answer(request):
+        if len(server.requests) == at:
+            box["open"] = set(range(300)) - {5}
+        query = dict(request.query)
+        start, limit = int(query["offset"]), int(query["limit"])
+        found = [
+            {"id": f"P{n:03}", "created_at": spell(START + n * 60 * SECOND)}
+            for n in sorted(box["open"])
+        ]
+        page = {"incidents": found[start : start + limit]}
+        page.update(more=start + limit < len(found), total=len(found))
+        return wire.Answer(json=page)
+
+    server.handler = answer
+    until = START + 24 * 3600 * SECOND
+    given = history(session, START, until, "incidents", prefetch=prefetch)
+    names = {record["id"] for record in given}
+    assert {f"P{n:03}" for n in range(300)} - {"P005", "P280"} <= names

@@ -416,3 +416,26 @@ def test_every_setting_of_a_class_is_tried():
     tried = {key for name in SET_ON_A_CLASS for key in SET_ON_A_CLASS[name]}
     mixed = set(requests.Session.__attrs__) | others
     assert public - mixed - tried == set()
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("max_rate_wait", "5"),
+        ("sleep_timer_max", None),
+        ("sleep_timer", -1),
+        ("max_http_attempts", "4"),
+        ("max_network_attempts", "3"),
+        ("max_response_size", "10"),
+    ],
+)
+def test_a_setting_of_a_subclass_is_checked(name, value):
+    """At the first trouble the alert would be lost by a TypeError."""
+    kind = type("Mine", (pdpyras.EventsAPISession,), {name: value})
+    with pytest.raises(ValueError, match=name):
+        kind(KEY)
+    kind = type("Mine", (pdpyras.EventsAPISession,), {name: 7})
+    assert getattr(kind(KEY), name) == 7
+    of_property = property(lambda self: 7, lambda self, value: None)
+    kind = type("Mine", (pdpyras.EventsAPISession,), {name: of_property})
+    assert getattr(kind(KEY), name) == 7
