@@ -522,6 +522,11 @@ _KEY_IN_JSON = r'"routing_key"\s*:\s*("(?:[^"\\]|\\.)*")'
 _KEY_IN_FORM = r"(?:^|&)routing_key=([^&]*)"
 
 
+def _credentials_in(header: str) -> "List[str]":
+    """The credential at the end of a header, if there is any."""
+    return [text.replace("token=", "", 1) for text in header.split()[-1:]]
+
+
 def _secrets(request: Any) -> "Collection[str]":
     """The credentials that a request carried, to the API or to a proxy."""
     if not isinstance(request, requests.PreparedRequest):
@@ -532,10 +537,7 @@ def _secrets(request: Any) -> "Collection[str]":
         value = headers.get(name) or ""
         if isinstance(value, bytes):
             value = value.decode("latin-1")
-        found += [
-            credential.replace("token=", "", 1)
-            for credential in value.split()[-1:]
-        ]
+        found += _credentials_in(value)
     body = request.body
     if isinstance(body, (bytes, bytearray)):
         body = bytes(body).decode("utf-8", "replace")
@@ -2139,11 +2141,12 @@ def _find_path(nodes: "List[str]") -> "Optional[str]":
     """Canonical path of the nodes of a path; None: no table knows it."""
     global _path_index, _indexed
     paths = CANONICAL_PATHS
-    if (len(paths), paths[-1] if paths else "") != _indexed:
+    present = (len(paths), paths[-1] if paths else "")
+    if present != _indexed:
         index = _Node()
         for path in paths:
             index.add(path)
-        _path_index, _indexed = index, (len(paths), paths[-1] if paths else "")
+        _path_index, _indexed = index, present
     return _path_index.find(nodes)
 
 
@@ -4126,8 +4129,7 @@ class _Attempts:
     @property
     def _endpoint(self) -> str:
         """What is asked for, for messages; a `self` may quote the key."""
-        sent = str(self._headers.get("Authorization", "")).split()[-1:]
-        secrets = [text.replace("token=", "", 1) for text in sent]
+        secrets = _credentials_in(str(self._headers.get("Authorization", "")))
         secrets.append(str(self._session._api_key))
         return _shown(f"{self._method} {self._url}", _hideable(secrets))
 
@@ -9586,10 +9588,12 @@ class _Collections(PDSession):
     def _with_params_of_session(
         self, pairs: "List[Tuple[str, Any]]"
     ) -> "List[Tuple[str, Any]]":
-        given = [name for name, _ in pairs] + [
-            name for name, value in _as_pairs(self.params) if value is None
-        ]
-        return [p for p in _as_pairs(self.params) if p[0] not in given] + pairs
+        given = {name for name, _ in pairs}
+        return [
+            (name, value)
+            for name, value in _as_pairs(self.params)
+            if value is not None and name not in given
+        ] + pairs
 
 
 # ---------------------------------------------------------------------------
@@ -10858,8 +10862,7 @@ class _Guard:
     def _triggered(self, error: BaseException) -> None:
         name = type(error).__name__
         reason, trace = _told(error)
-        summary = self._shown(f"{self._summary}: {reason}")
-        summary = _cut_summary(summary)
+        summary = _cut_summary(self._shown(f"{self._summary}: {reason}"))
         text = self._shown(trace)
         start = max(len(text) - _MAX_TRACEBACK_LENGTH, 0)
         details = {"exception": name, "traceback": text[start:]}
