@@ -343,7 +343,7 @@ def file_lock(path: str, seconds: float = 0) -> Iterator[bool]:
     """
     end = time.monotonic() + seconds
     _process.check()
-    with open(path, "r+b", buffering=0, opener=_open_private) as file:
+    with _opened(path) as file:
         _process.locks.add(file)
         is_held = False
         try:
@@ -367,8 +367,13 @@ def check_lock(path: str) -> None:
 
     :raises OSError: the file cannot be opened
     """
-    with open(path, "r+b", buffering=0, opener=_open_private):
+    with _opened(path):
         pass
+
+
+def _opened(path: str) -> Any:
+    """A small file beside the outbox, for its owner only; made if need be."""
+    return open(path, "r+b", buffering=0, opener=_open_private)
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -769,12 +774,7 @@ class File:
         """
         text = json.dumps(value).encode("ascii")
         with contextlib.suppress(OSError):
-            with open(
-                self.path + "-sender",
-                "r+b",
-                buffering=0,
-                opener=_open_private,
-            ) as file:
+            with _opened(self.path + "-sender") as file:
                 file.truncate(0)
                 file.write(text)
 
