@@ -5444,7 +5444,10 @@ class _Records:
     """What was received: records with their keys, and the total.
 
     :ivar has_more: does the API say that there are more behind them?
+    :ivar before: the key of the record before them, where that came, too
     """
+
+    before: "Optional[_RecordKey]" = None
 
     def __init__(
         self,
@@ -5513,11 +5516,13 @@ class _HistoryList:
             # From the record before on: it shows whether the list has moved.
             limit = min(max(query.limit, 2), end - start + 1)
             asked = query.query_of(start - 1, limit)
-            pages.append(self._records(self._fetch(asked, None)))
-            received = len(pages[-1].items) - 1
-            if received < 1:
+            page = self._records(self._fetch(asked, None))
+            pages.append(page)
+            if page.items:
+                page.before = page.items.pop(0)[0]
+            if not page.items:
                 break
-            start += received
+            start += len(page.items)
         return pages
 
     def follow(self, query: _PagePosition, most: int) -> _Records:
@@ -5631,12 +5636,10 @@ class _Reading:
         count = len(found)
         if self._source.operation.end_field:
             # Without ids, two may be alike.
-            count = sum(len(part.items) for part in parts) - len(parts) + 1
+            count = sum(len(part.items) for part in parts)
         is_steady = all(part.total == first.total for part in parts) and all(
-            before.items[-1:]
-            and after.items[:1]
-            and before.items[-1][0] == after.items[0][0]
-            for before, after in zip(parts, parts[1:])
+            part.items and part.items[-1][0] == after.before
+            for part, after in zip(parts, parts[1:])
         )
         is_whole = count == min(first.total, int(ITERATION_LIMIT))
         if first.total <= ITERATION_LIMIT:
@@ -5945,7 +5948,8 @@ class _HistoryReader:
         """Records that may be asked for beside those that are."""
         readings = [window.reading for window in self._windows]
         held = len(self._rest) + sum(map(self._size, readings))
-        return 2 * int(ITERATION_LIMIT) - held
+        # With each page that is on its way comes the record before it.
+        return 2 * int(ITERATION_LIMIT) - held - self._ahead
 
     def _size(self, reading: "Optional[_Reading]") -> int:
         """Records that a reading holds, or will hold."""
