@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from typing import Any, Callable, Iterator, List, Optional, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type
 
 import pytest
 
@@ -32,6 +32,9 @@ REEXPORTED = {
 #: .ci/run asks for few cases wherever it runs the suite once more: with most
 #: of them the library is tested, and not Python.
 FEW_CASES = os.environ.get("TEST_CASES") == "few"
+#: A test of many cases, more than eight, is tried with every third of them,
+#: from this one on. Not set: with all.
+THIRD = os.environ.get("TEST_THIRD")
 FOREIGN = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
@@ -173,6 +176,26 @@ def pytest_runtest_setup() -> None:
     for name in list(os.environ):
         if name.startswith("COV_CORE_"):
             del os.environ[name]
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: List[pytest.Item]
+) -> None:
+    """Leave out what ``THIRD`` does."""
+    if THIRD is None:
+        return
+    cases: Dict[str, List[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = {
+        item
+        for several in cases.values()
+        if len(several) > 8
+        for number, item in enumerate(several)
+        if number % 3 != int(THIRD)
+    }
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(hookwrapper=True, trylast=True)

@@ -713,7 +713,8 @@ def test_the_tools_of_a_release_are_pinned() -> None:
 
 @pytest.mark.once
 def test_the_suite_can_be_collected_from_the_sdist(unpacked: str) -> None:
-    run(sys.executable, "-m", "pytest", "--collect-only", "-q", cwd=unpacked)
+    command = ("pytest", "--collect-only", "-q", "--assert=plain")
+    run(sys.executable, "-m", *command, cwd=unpacked)
 
 
 def readme_sample() -> str:
