@@ -745,10 +745,10 @@ class Report(NamedTuple):
 class Outbox:
     """A durable queue of events in one SQLite file, for many processes.
 
-    Beside the file lie others with its name and an ending: SQLite's log, two
-    locks, and a reserve of disk space. All are readable by their owner only.
-    No routing key is written to them, but where an event's own texts have it.
-    A pickle holds the path.
+    Beside the file lie others with its name and an ending: SQLite's log, what
+    senders tell each other, locks (one for each routing key), and a reserve of
+    disk space. All are readable by their owner only. No routing key is written
+    to them, but where an event's own texts have it. A pickle holds the path.
 
     :param path: of the file, which need not exist, on a local disk
     :param max_age: seconds (or a ``timedelta``) after which an event that
