@@ -1902,7 +1902,7 @@ def _origin(scheme: str, authority: str) -> "Optional[_Origin]":
     host, port = match.groups()
     if port and int(port) > 65535:
         return None
-    return scheme, host, port or _DEFAULT_PORTS[scheme]
+    return scheme, host, str(int(port)) if port else _DEFAULT_PORTS[scheme]
 
 
 @lru_cache(maxsize=64)
@@ -1977,7 +1977,17 @@ def _web_address_hint(origin: "Optional[_Origin]", rest: str) -> str:
 
 
 def _is_inside(base_url: str, full_url: str) -> bool:
-    """Does a URL lead to the base URL itself, and not to another region?"""
+    """Does a URL lead to the base URL itself, and not to another region?
+
+    :param full_url: spelled as the base URL is, or as requests spells that
+    """
+    base_url = str(base_url)
+    return _begins_with(base_url, full_url) or _begins_with(
+        _as_requested(base_url), full_url
+    )
+
+
+def _begins_with(base_url: str, full_url: str) -> bool:
     try:
         _, base_origin, base_path = _base(base_url)
     except URLError:
@@ -1988,6 +1998,17 @@ def _is_inside(base_url: str, full_url: str) -> bool:
         and _origin(match.group(1), match.group(2)) == base_origin
         and _is_below(match.group(3), base_path)
     )
+
+
+@lru_cache(maxsize=64)
+def _as_requested(base_url: str) -> str:
+    """A base URL in ASCII, percent-encoded, as its host gets to see it."""
+    prepared = requests.PreparedRequest()
+    try:
+        prepared.prepare_url(base_url, None)
+    except (RequestException, ValueError):
+        return base_url
+    return str(prepared.url)
 
 
 def _is_inside_or_upgraded(base_url: str, full_url: str) -> bool:
@@ -7920,8 +7941,9 @@ class _Transport(requests.Session):
             raise InvalidURL(
                 f"The redirect cannot be followed: {error}", response=resp
             ) from error
-        if target is not None and _is_inside_or_upgraded(
-            self.url, str(resp.url)
+        is_ours = _progress_of(resp.request) is not None
+        if target is not None and (
+            is_ours or _is_inside_or_upgraded(self.url, str(resp.url))
         ):
             target = _Secret(target)  # It may quote the key.
             self._check_redirect(resp, target)

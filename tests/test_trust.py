@@ -514,6 +514,62 @@ def test_no_redirect_carries_the_routing_key_to_another_host(
     assert server.requests[0].json["routing_key"] == KEY
 
 
+@pytest.mark.parametrize(
+    "base",
+    [
+        "{url}/%7epd",
+        "{url}/a%2fb",
+        "{url}/a b",
+        "{url}/a|b",
+        "{url}/\xdcberwachung",
+    ],
+)
+def test_a_base_that_requests_spells_otherwise_is_trusted_alone(
+    base, server, other, session, events
+):
+    base = base.format(url=server.url)
+    session.url = events.url = base
+    session.get("/users/P1")
+    assert server.requests[0].headers["Authorization"] == f"Token token={KEY}"
+    server.reply(302, headers={"Location": "users/P2"})
+    session.get(f"{base}/users/P1")
+    assert server.requests[2].headers["Authorization"] == f"Token token={KEY}"
+    with events, session:
+        for call in (
+            lambda: session.get("/users/P1"),
+            lambda: session.delete("/users/P1"),
+            lambda: events.trigger("Disk is full", "db1"),
+        ):
+            for status in (302, 307):
+                server.reply(status, headers={"Location": other.url})
+                with pytest.raises(
+                    pdpyras.PDClientError, match="outside the API"
+                ):
+                    call()
+    assert other.requests == []
+
+
+def test_a_base_in_another_alphabet_is_trusted_alone(server, events):
+    """Its host is looked up, and named to a proxy, in ASCII."""
+    events.url = "http://pagerduty.m\xfcller.invalid"
+    events.proxies = {"http": server.url}
+    server.reply(307, headers={"Location": "http://evil.invalid/"})
+    with pytest.warns(pdpyras.PDWarning), pytest.raises(
+        pdpyras.PDClientError, match="outside the API"
+    ):
+        events.trigger("Disk is full", "db1")
+    assert [r.headers["Host"] for r in server.requests] == [
+        "pagerduty.xn--mller-kva.invalid"
+    ]
+
+
+def test_a_port_may_begin_with_a_zero():
+    url = pdpyras.normalize_url(
+        "http://localhost:0810", "http://localhost:810/a"
+    )
+    assert url == "http://localhost:0810/a"
+
+
 def test_a_key_in_the_headers_of_an_answer_is_hidden(server, session, caplog):
     echo = {"X-Request-Id": f"id-{KEY}", "X-Echo": KEY}
     server.reply(500, headers=echo)
