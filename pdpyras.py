@@ -4050,6 +4050,7 @@ class _Attempts:
         key = _hideable([self._session._api_key])
         _strip_error(error, self._handled, key)
         reason = self._reason(error, is_late)
+        self._may_be_done |= is_sent and not self._is_idempotent
         if is_late:
             text = self._past_deadline(reason)
             raise PDDeadlineError(text, self._last_response) from error
@@ -4058,13 +4059,12 @@ class _Attempts:
             raise PDClientError(
                 f"{self._endpoint}: {reason}", received
             ) from error
-        if is_sent and not self._is_idempotent:
-            self._may_be_done = True
-            if not self._repeats_writes:
-                raise PDClientError(
-                    f"{self._endpoint}: {reason} {_MAY_BE_DONE} It is not "
-                    "repeated, because retry_ambiguous_writes is False."
-                ) from error
+        is_ambiguous = is_sent and not self._is_idempotent
+        if is_ambiguous and not self._repeats_writes:
+            raise PDClientError(
+                f"{self._endpoint}: {reason} {_MAY_BE_DONE} It is not "
+                "repeated, because retry_ambiguous_writes is False."
+            ) from error
         limit = self._session.max_network_attempts
         if not self._body.is_replayable(self.progress):
             raise PDClientError(
@@ -4101,14 +4101,21 @@ class _Attempts:
         return self._cooldown()
 
     def _gave_up(self, reason: str, limit: int) -> str:
-        text = (
+        return (
             f"{self._endpoint}: gave up after {limit + 1} "
             f"{'attempts' if limit else 'attempt'} "
-            f"(max_network_attempts={limit}). {reason}"
+            f"(max_network_attempts={limit}). {reason}{self._doubt}"
         )
-        if self._may_be_done:
-            text += f" {_MAY_BE_DONE}"
-        return text
+
+    @property
+    def _doubt(self) -> str:
+        """What is to be said where an attempt may have been carried out."""
+        if not self._may_be_done:
+            return ""
+        key = self.incident_key
+        return f" {_MAY_BE_DONE}" + (
+            f" The incident_key is {key}." if key else ""
+        )
 
     def after_response(self, response: Any) -> "Optional[float]":
         """Decide what follows an answer.
@@ -4124,6 +4131,7 @@ class _Attempts:
         if not isinstance(status, int) or status // 100 == 2:
             return None
         self._last_response = response
+        self._may_be_done |= status in (502, 504) and not self._is_idempotent
         if status == 401 and self._renews_credential():
             return 0
         if status == 401 and status not in self._session.retry:
@@ -4214,9 +4222,7 @@ class _Attempts:
     def _past_deadline(self, reason: str) -> str:
         seconds = cast(_Deadline, self._deadline).seconds
         text = f"{self._endpoint}: the deadline of {seconds:g} s has passed."
-        if self.progress.is_sent and not self._is_idempotent:
-            reason += f" {_MAY_BE_DONE}"
-        return f"{text} {reason}"
+        return f"{text} {reason}{self._doubt}"
 
     def _check_deadline(
         self,
@@ -4233,7 +4239,7 @@ class _Attempts:
         seconds = min(deadline.seconds, deadline.longest_pause)
         raise PDDeadlineError(
             f"{self._endpoint}: {reason} The next attempt would be due in "
-            f"{wait:g} s, after the deadline of {seconds:g} s.",
+            f"{wait:g} s, after the deadline of {seconds:g} s.{self._doubt}",
             self._last_response,
         ) from error
 

@@ -28,6 +28,7 @@ from tests.support import KEY, Clock
 DEADLINE = 0.5
 USER = {"id": "P1", "type": "user", "name": "x" * 400}
 BODY = {"user": USER}
+INCIDENT = {"incident": {"type": "incident", "title": "Disk is full"}}
 
 
 @pytest.fixture
@@ -533,6 +534,35 @@ def test_after_the_deadline_a_write_may_have_been_done(server, session):
     with pytest.raises(pdpyras.PDDeadlineError) as caught:
         session.put("/users/P1", json=BODY, deadline=0.3)
     assert "may or may not" not in str(caught.value)
+
+
+@pytest.mark.parametrize("trouble", ["lost", "504", "lost, then refused"])
+def test_before_the_deadline_a_write_may_have_been_done(
+    trouble, server, session, naps
+):
+    """The pause is refused that would end too late, whatever came before."""
+    server.fault("reset", "status")
+    with pytest.raises(pdpyras.PDDeadlineError) as caught:
+        session.put("/users/P1", json=BODY, deadline=2)
+    assert "may or may not" not in str(caught.value)
+    session.retry[504] = 5
+    session.client_incident_keys = True
+    if trouble == "504":
+        server.reply(504, times=math.inf)
+    else:
+        server.fault("reset", "status")
+    deadline = 2
+    if trouble == "lost, then refused":
+        server.reply(503, headers={"Retry-After": "60"})
+        session.retry[503] = 5
+        deadline = 10
+    with pytest.raises(
+        pdpyras.PDDeadlineError, match="would be due"
+    ) as caught:
+        session.post("/incidents", json=INCIDENT, deadline=deadline)
+    key = server.requests[1].json["incident"]["incident_key"]
+    assert "may or may not" in str(caught.value)
+    assert key in str(caught.value)
 
 
 # -- How it is given --------------------------------------------------------
