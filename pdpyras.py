@@ -3727,11 +3727,13 @@ _PERMANENT_ERRORS = (
 
 
 # Permanent errors that only their text tells: a certificate that does not
-# verify, a file that holds none, TLS spoken to a plain port, a proxy that
-# refuses.
+# verify, or is missing, a file that holds none, an old version of TLS, TLS
+# spoken to a plain port, a proxy that refuses.
 _PERMANENT_CAUSES = (
     r"CERTIFICATE_VERIFY_FAILED|CertificateError"
     r"|\[X509|\[PEM|\[ASN1|PEM lib"
+    r"|ALERT_(CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA)"
+    r"|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL"
     r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
     r"|Tunnel connection failed: (403|407)\b"
 )
@@ -3789,6 +3791,7 @@ class _Progress:
     :ivar deadline: of the call, or None
     :ivar max_size: bytes that the answer may have, or None
     :ivar needs_new_connection: the last one was found dead
+    :ivar met_stale_connection: one of this call had ended before it was used
     :ivar is_reused: the connection had served another request
     :ivar is_noted: a connection of ours was used, so that `is_sent` is true
         to the facts
@@ -3809,7 +3812,7 @@ class _Progress:
 
     deadline: "Optional[_Deadline]" = None
     max_size: "Optional[int]" = None
-    needs_new_connection = False
+    needs_new_connection = met_stale_connection = False
     is_reused = False
     is_noted = False
     is_sent = False
@@ -3992,7 +3995,6 @@ class _Attempts:
             method in _IDEMPOTENT_METHODS or session._is_idempotent(options)
         )
         self._may_be_done = False  # An attempt may have been carried out.
-        self._met_stale_connection = False
         self._last_response: Any = None
         self._has_renewed = False
         self._headers = options.get("headers") or {}
@@ -4094,8 +4096,8 @@ class _Attempts:
         """
         progress = self.progress
         is_stale = progress.is_reused and not progress.is_answered
-        if is_stale and not self._met_stale_connection:
-            self._met_stale_connection = self.is_immediate = True
+        if is_stale and not progress.met_stale_connection:
+            progress.met_stale_connection = self.is_immediate = True
             progress.needs_new_connection = True
             return 0
         return self._cooldown()
@@ -7256,11 +7258,14 @@ class _PlainConnection(HTTPConnection):
         progress = self._progress
         if progress is not None:
             progress.is_sent = True
-        if progress is None or progress.deadline is None:
+        if progress is not None and progress.deadline is not None:
+            self._limit_socket(self.sock)
+        try:
             super().send(data)
-            return
-        self._limit_socket(self.sock)
-        super().send(data)
+        except ssl.SSLEOFError as error:
+            # So Python 3.11 and 3.12 call a pipe that is broken under TLS.
+            # urllib3 knows the other one: there may be an answer already.
+            raise BrokenPipeError(str(error)) from error
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         self.response_class = self._answer_class()
@@ -7344,6 +7349,10 @@ class _CarefulPool:
         urllib3 1.26 takes less than was announced for complete, unless told.
         """
         kwargs.setdefault("enforce_content_length", True)
+        progress = getattr(kwargs.get("timeout"), "progress", None)
+        if progress is not None and progress.deadline is not None:
+            # For a pool that blocks; others never wait.
+            kwargs["pool_timeout"] = max(progress.deadline.left(), 0)
         headers = kwargs.get("headers")
         if headers:
             kwargs["headers"] = {
@@ -8014,6 +8023,9 @@ class _Transport(requests.Session):
         progress = _progress_of(response.request)
         if progress is not None:
             prepared_request._pdpyras_progress = progress  # type: ignore
+            progress.is_answered = False
+            # What ended one connection ends that of the redirect as well.
+            progress.needs_new_connection = progress.met_stale_connection
         asked, target = response.request.url, prepared_request.url
         if self.should_strip_auth(asked, target):  # type: ignore
             prepared_request.headers.pop("Authorization", None)

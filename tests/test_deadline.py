@@ -15,11 +15,13 @@ import math
 import pickle
 import socket
 import threading
+import time
 import warnings
 
 import pytest
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
 import pdpyras
 from tests import wire
@@ -563,6 +565,18 @@ def test_before_the_deadline_a_write_may_have_been_done(
     key = server.requests[1].json["incident"]["incident_key"]
     assert "may or may not" in str(caught.value)
     assert key in str(caught.value)
+
+
+def test_the_deadline_bounds_the_wait_in_a_pool_that_blocks(server, session):
+    """Another answer, which nobody reads, has its only connection."""
+    session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
+    server.reply(body=b"x" * 100_000)
+    with session.get("/users", stream=True):
+        began = time.monotonic()
+        with pytest.raises(pdpyras.PDDeadlineError):
+            session.get("/users/P1", deadline=0.3)
+        assert time.monotonic() - began < 0.8
+    assert session.get("/users/P1", deadline=5).ok
 
 
 # -- How it is given --------------------------------------------------------

@@ -5,8 +5,10 @@ and ``client_dedup_keys`` are for those who would rather not, or who want
 every alert once.
 """
 
+import contextlib
 import re
 import socket
+import sys
 import threading
 
 import pytest
@@ -261,6 +263,46 @@ def test_a_certificate_that_does_not_verify_is_no_retry(trust, careful, naps):
             careful.post("users", json={})
         assert "retry_ambiguous_writes" not in str(caught.value)
         assert naps == [] and server.requests == []
+
+
+@pytest.mark.parametrize(
+    "code, is_final",
+    [
+        (42, True),
+        (48, True),
+        (70, True),
+        # Python 3.6 has no name for it.
+        (116, sys.version_info >= (3, 7)),
+        (40, False),
+    ],
+)
+def test_what_tls_alerts_are_no_retry(code, is_final, careful, naps):
+    """A bad certificate of the client, or none; an old version of TLS."""
+    calls = []
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(5)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    link, _ = sock.accept()
+                    with link:
+                        calls.append(link.recv(5))
+                        link.sendall(b"\x15\x03\x01\x00\x02\x02%c" % code)
+                        link.shutdown(socket.SHUT_WR)
+                        while link.recv(1000):
+                            pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        careful.url = f"https://127.0.0.1:{sock.getsockname()[1]}"
+        with pytest.raises(pdpyras.PDClientError, match="SSL"):
+            careful.get("users")
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(calls) == (1 if is_final else 4)
+    assert bool(naps) is not is_final
 
 
 class Tunnel(wire.Proxy):
