@@ -187,7 +187,11 @@ class _Process:
         self.blocks = threading.local()
         self.fork: Any = None
         self.files: Any = weakref.WeakSet()
+        # What the garbage collector has found, with a connection to close.
+        self.orphans: List[File] = []
         self.locks: Any = weakref.WeakSet()  # The files that hold them.
+        # Could a fork's child inherit a connection?
+        self.has_leak = False
 
     def before_fork(self) -> None:
         mark = self.begin()
@@ -206,8 +210,8 @@ class _Process:
         for file in list(self.locks):
             file.close()  # The lock stays with the parent.
         self.locks.clear()
-        files = list(self.files)
-        if any(file.has_begun for file in files):
+        files, self.orphans = [*self.files, *self.orphans], []
+        if self.has_leak or any(file.has_begun for file in files):
             # The thread is not here that was within SQLite, and may have
             # held locks of SQLite itself.
             self.is_usable = False
@@ -256,13 +260,25 @@ class _Process:
         self.check()
         mark = self.begin()
         with self.lock:
-            for file in list(self.files):
-                file.close()
+            orphans, self.orphans = self.orphans, []
+            for file in [*self.files, *orphans]:
+                if not (file.close() or file.is_busy):
+                    file.abandon()
+                    self.has_leak = True
         del mark
+
+    def close_orphans(self) -> None:
+        """Close what nobody uses any more; what is in use, another time."""
+        orphans, self.orphans = self.orphans, []
+        for file in orphans:
+            with contextlib.suppress(sqlite3.Error, OSError, PDInputError):
+                file.forget_delivered()
+            if file.delivered or not file.close(pdpyras._Deadline(0)):
+                self.orphans.append(file)
 
     def end(self) -> None:
         """Take with it nothing that others ought to know."""
-        for file in list(self.files):
+        for file in [*self.files, *self.orphans]:
             with contextlib.suppress(sqlite3.Error, OSError, PDInputError):
                 file.forget_delivered()
         self.close()
@@ -501,8 +517,10 @@ class File:
         return self._transaction is not None
 
     def __del__(self) -> None:
-        # The garbage collector may run within any call; it must not wait.
-        self.close(pdpyras._Deadline(0))
+        # The garbage collector may run within any call, and must not wait.
+        # The next transaction closes the connection.
+        if self._connection is not None:
+            _process.orphans.append(self)
 
     # -- Transactions -------------------------------------------------------
 
@@ -551,6 +569,7 @@ class File:
         with _process.held():
             if self.is_busy:  # This is a signal handler.
                 raise BusyError("a transaction is going on")
+            _process.close_orphans()
             mark = {1}  # There are weak references to a set.
             try:
                 self._transaction = weakref.ref(mark)
@@ -674,7 +693,7 @@ class File:
         finally:
             os.close(descriptor)
 
-    def close(self, deadline: Any = None) -> None:
+    def close(self, deadline: Any = None) -> bool:
         """Close the connection, unless that would harm another file.
 
         SQLite deletes the log of the last connection by name, although a new
@@ -682,9 +701,12 @@ class File:
 
         :param deadline: of the waits for others; usually with all patience,
             because a fork must not take the connection along
+        :returns: False: it is in use, or those who use the file take too long
         """
-        if self._connection is None or self.is_busy:
-            return
+        if self._connection is None:
+            return True
+        if self.is_busy:
+            return False
         try:
             with patience(deadline), _process.held(), self._locked():
                 connection, self._connection = self._connection, None
@@ -694,7 +716,8 @@ class File:
                 else:
                     _abandon(connection)
         except (OSError, sqlite3.Error):
-            self.abandon()
+            return False
+        return True
 
     def abandon(self) -> None:
         """Go on without the connection, and leave it as it is."""
@@ -705,9 +728,7 @@ class File:
     def after_fork(self) -> None:
         """Give up, in the child, what is the parent's."""
         self._transaction = None
-        if _process.is_usable:
-            self.close()
-        else:
+        if not (_process.is_usable and self.close()):
             self.abandon()
 
     # -- Damage, and full disks ---------------------------------------------

@@ -1181,7 +1181,8 @@ def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
             with within(0.5):
                 del file
                 gc.collect()
-            assert dropped() is None
+        trigger(alerts, "third")
+        assert dropped() is None
 
 
 def test_a_dropped_outbox_warns_of_no_connection(path, recwarn):
@@ -1607,6 +1608,29 @@ def test_several_threads_fork_while_one_writes(alerts, api):
     assert statuses == [0] * 120
     alerts.outbox.flush(alerts, deadline=60)
     assert len({key for _, key in api.taken}) == number + 1
+
+
+def descriptors(path):
+    """How many of this process lead to a file."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # It was that of the directory.
+            count += os.readlink(f"/proc/self/fd/{number}") == path
+    return count
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc")
+def test_a_session_for_each_event_leaves_no_file_open(api, path):
+    """It is let go of while another process has the lock of the file."""
+    for number in range(20):
+        events = session(api, path)
+        trigger(events, str(number))
+        with pdpyras_outbox_store.file_lock(path + "-lock") as is_held:
+            assert is_held
+            del events
+            gc.collect()
+    assert descriptors(os.path.realpath(path)) <= 2
+    assert len(api.taken) == 20
 
 
 @may_fork
