@@ -594,9 +594,10 @@ class _Sender:
             try:
                 if self.pick(choice) is None:
                     return
-                step = self.step(
-                    choice, lambda _: _Limit(end - time.monotonic())
-                )
+                with half_the_patience():  # To note what was delivered.
+                    step = self.step(
+                        choice, lambda _: _Limit(end - time.monotonic())
+                    )
             except _FILE_ERRORS:
                 return  # What cannot be read cannot be sent first.
             if step.outcome == "busy" and time.monotonic() < end:

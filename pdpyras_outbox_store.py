@@ -62,6 +62,7 @@ MAX_REPLACEMENTS = 3
 
 # Bytes on disk that are freed when it is full: to delete takes room, too.
 BALLAST_SIZE = 256 * 1024
+MIN_BALLAST_SIZE = 64 * 1024
 
 # File systems that share files between machines, but not SQLite's locks.
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p.nfs")
@@ -755,14 +756,15 @@ class File:
         """Keep room on the disk; without it there is none to be freed."""
         try:
             disk = os.statvfs(self.path)
-            if disk.f_bavail * disk.f_frsize < 8 * BALLAST_SIZE:
+            size = min(BALLAST_SIZE, disk.f_bavail * disk.f_frsize // 2)
+            if size < MIN_BALLAST_SIZE:
                 return
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
             descriptor = os.open(self.path + "-ballast", flags, 0o600)
         except OSError:
             return
         try:
-            os.write(descriptor, os.urandom(BALLAST_SIZE))
+            os.write(descriptor, os.urandom(size))
         except OSError:
             self._free_ballast()
         finally:

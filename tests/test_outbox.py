@@ -1170,6 +1170,20 @@ def test_the_deadline_bounds_the_wait_for_another_thread(alerts, api):
     assert api.taken == [("trigger", "first")]
 
 
+@pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
+def test_a_deadline_is_shared_with_what_must_be_sent_first(alerts, api, path):
+    """Another process is stopped while it writes."""
+    api.answers["k"] = 503
+    trigger(alerts, "k", deadline=0.5)
+    api.answers.clear()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with within(3.5):
+            alerts.resolve("k", deadline=3)
+        other.rollback()
+    assert api.taken == [("trigger", "k"), ("resolve", "k")]
+
+
 def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
     """The garbage collector may meet it within any call."""
     trigger(alerts, "first")
@@ -1828,6 +1842,16 @@ def small_disk(tmp_path):
     yield point
     pdpyras_outbox_store._process.close()
     subprocess.run(["umount", "-l", str(point)], check=True)
+
+
+@pytest.mark.parametrize("left", [1500, 200])
+def test_a_reserve_on_a_disk_that_is_nearly_full(left, small_disk, api):
+    """That is where an alert of a full disk is kept."""
+    with open(str(small_disk / "log"), "wb") as log:
+        log.write(b"x" * (4096 - left) * 1024)
+    with session(api, str(small_disk / "alerts.db")) as alerts:
+        trigger(alerts, "k")
+        assert os.path.getsize(alerts.outbox.path + "-ballast") > 60_000
 
 
 @pytest.mark.filterwarnings("ignore::pdpyras.PDWarning")
