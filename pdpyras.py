@@ -43,6 +43,7 @@ rate limits, pagination, errors and wrapped entities.
 """
 
 import base64
+import builtins
 import codecs
 import contextlib
 import hashlib
@@ -5139,7 +5140,8 @@ class _Workers:
                 thread.start()
             except RuntimeError:  # There can be no more threads.
                 if not self._threads:
-                    raise
+                    self._tasks.get_nowait()
+                    task.run()
             else:
                 self._threads.append(thread)
         return task
@@ -10839,10 +10841,26 @@ def _told(error: BaseException) -> "Tuple[str, str]":
         lines = traceback.format_exception(
             type(error), error, error.__traceback__
         )
-    except RecursionError:  # Of a long chain, before Python 3.9.
-        reason = f"{type(error).__name__}: {error}"
+    except Exception:  # As of a long chain, before Python 3.9.
+        reason = type(error).__name__
+        with contextlib.suppress(Exception):
+            reason += f": {error}"
         lines = [*traceback.format_tb(error.__traceback__), reason]
     return reason, "".join(lines)
+
+
+def _parts_of(error: Any) -> "Iterator[BaseException]":
+    """The exceptions of a group, and of the groups in it; or this one."""
+    groups: Any = getattr(builtins, "BaseExceptionGroup", ())
+    if isinstance(error, groups):
+        for part in error.exceptions:
+            yield from _parts_of(part)
+    else:
+        yield error
+
+
+def _is_failure(error: BaseException) -> bool:
+    return not (isinstance(error, SystemExit) and _is_success(error.code))
 
 
 class _Guard:
@@ -10876,10 +10894,13 @@ class _Guard:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, SystemExit) and _is_success(error.code):
-            error = None
-        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        parts = [] if error is None else _parts_of(error)
+        failures = list(filter(_is_failure, parts))
+        ended = (KeyboardInterrupt, GeneratorExit)
+        if failures and all(isinstance(part, ended) for part in failures):
             return
+        if not failures:
+            error = None
         if error is None and not self._resolve:
             return
         send = self._resolved if error is None else self._triggered

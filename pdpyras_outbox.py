@@ -751,7 +751,8 @@ class Outbox:
     disk space. All are readable by their owner only. No routing key is written
     to them, but where an event's own texts have it. A pickle holds the path.
 
-    :param path: of the file, which need not exist, on a local disk
+    :param path: of the file, which need not exist, on a local disk; a ``~`` at
+        its beginning stands for the home directory
     :param max_age: seconds (or a ``timedelta``) after which an event that
         still waits is set aside; None: never
     :param max_events: events that may wait; beyond them, a call raises
@@ -784,7 +785,7 @@ class Outbox:
                     "max_age and max_events must be positive numbers, or "
                     f"None, not {max_age!r} and {max_events!r}."
                 )
-        self.path: str = os.path.realpath(name)
+        self.path: str = os.path.realpath(os.path.expanduser(name))
         self.max_age: Optional[float] = age
         self.max_events = max_events
         self._file = File(self.path)

@@ -640,12 +640,17 @@ class File:
             mode = os.stat(self.path).st_mode & 0o7777
             os.chmod(self.path, 0o600)
         self.identity = self._identity_now()
-        connection = sqlite3.connect(
-            self.path,
-            timeout=_patience.left(),
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        try:
+            connection = sqlite3.connect(
+                self.path,
+                timeout=_patience.left(),
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except UnicodeEncodeError as error:  # Python 3.6 wants UTF-8.
+            raise OSError(
+                f"the locale does not know its path: {error}"
+            ) from error
         try:
             self._prepare(connection)
             _open_connections.add(connection)

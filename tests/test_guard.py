@@ -1,11 +1,13 @@
 """A guard pages somebody if a block fails, and changes nothing else of it."""
 
 import asyncio
+import builtins
 import contextlib
 import functools
 import inspect
 import json
 import logging
+import sys
 import threading
 import warnings
 
@@ -449,6 +451,50 @@ def test_a_long_chain_of_exceptions_is_an_alert(events, sent):
     assert details["exception"] == "OopsError"
     assert body["payload"]["summary"].startswith("s: ")
     assert "in chained" in details["traceback"]
+
+
+class CauselessError(Exception):
+    @property
+    def __cause__(self):
+        raise RuntimeError("no cause")
+
+
+def no_position():
+    error = SyntaxError("bad")
+    error.filename, error.lineno, error.text = "f", 1, b"text"
+    error.offset = "3"
+    return error
+
+
+@pytest.mark.parametrize("make", [CauselessError, no_position])
+def test_what_python_cannot_print_is_an_alert(make, events, sent):
+    with pytest.raises(make if isinstance(make, type) else SyntaxError):
+        with events.guard("s", "s"):
+            raise make()
+    (event,) = sent()
+    assert event["event_action"] == "trigger"
+    assert (
+        "tests/test_guard" in event["payload"]["custom_details"]["traceback"]
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+@pytest.mark.parametrize(
+    "parts, action",
+    [
+        ([KeyboardInterrupt()], []),
+        ([KeyboardInterrupt(), SystemExit(0)], []),
+        ([SystemExit(0), SystemExit(None)], ["resolve"]),
+        ([KeyboardInterrupt(), OopsError()], ["trigger"]),
+        ([SystemExit(1)], ["trigger"]),
+    ],
+)
+def test_a_group_pages_somebody_if_one_of_it_does(parts, action, events, sent):
+    """Trio and anyio put Ctrl-C into one."""
+    kind = builtins.BaseExceptionGroup
+    with pytest.raises(kind), events.guard("s", "s"):
+        raise kind("outer", [kind("inner", parts)])
+    assert actions(sent) == action
 
 
 def test_a_warning_that_is_an_error_says_only_itself(events, sent, caplog):

@@ -1844,6 +1844,29 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(point)], check=True)
 
 
+def test_an_outbox_in_the_home_directory(tmp_path, monkeypatch):
+    """What starts a program without a shell leaves the ~ as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = os.path.join(os.path.realpath(str(tmp_path)), "alerts.db")
+    assert Outbox("~/alerts.db").path == path
+
+
+def test_a_path_that_the_locale_does_not_know(api, tmp_path):
+    """The outbox is used, or the event is sent directly (Python 3.6)."""
+    folder = os.path.join(os.fsencode(str(tmp_path)), b"\xc3\x9cberwachung")
+    os.mkdir(folder)
+    script = (
+        "import sys, pdpyras; "
+        "events = pdpyras.EventsAPISession('k', outbox='alerts.db'); "
+        "events.url = sys.argv[1]; events.trigger('s', 's', 'k')"
+    )
+    env = dict(os.environ, LC_ALL="C", PYTHONPATH=ROOT, PYTHONUTF8="0")
+    env["PYTHONCOERCECLOCALE"] = "0"
+    command = [sys.executable, "-W", "ignore", "-c", script, api.url]
+    subprocess.run(command, cwd=folder, env=env, check=True)
+    assert api.taken == [("trigger", "k")]
+
+
 @pytest.mark.parametrize("left", [1500, 200])
 def test_a_reserve_on_a_disk_that_is_nearly_full(left, small_disk, api):
     """That is where an alert of a full disk is kept."""

@@ -45,6 +45,39 @@ def answers(server):
     server.handler = handler
 
 
+WITHOUT_THREADS = """
+import resource, sys, threading, pdpyras
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+threading.stack_size(1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 28),) * 2)
+session = pdpyras.APISession("not-a-real-key", url=sys.argv[1])
+print(len(session.list_all("users", prefetch=4)))
+"""
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="there is no /proc"
+)
+def test_prefetch_where_there_can_be_no_thread(server):
+    def handler(request):
+        offset = dict(request.query)["offset"]
+        return wire.Answer(
+            json={"users": [{"id": offset}], "more": offset == "0"}
+        )
+
+    server.handler = handler
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THREADS, server.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        timeout=60,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
+    assert result.stderr == "" and result.stdout == "2\n"
+
+
 # ---------------------------------------------------------------------------
 # Workers
 # ---------------------------------------------------------------------------
