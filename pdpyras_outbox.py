@@ -359,7 +359,10 @@ class _Sender:
                 return _Step("busy")
             with contextlib.suppress(sqlite3.Error, OSError):
                 os.utime(self._lock)
+                has_notes = self._file.recall(self._lock)
                 self._file.forget_delivered()
+                if has_notes:
+                    self._file.remember(self._lock)  # That there are none.
                 self.expire()
             event = self.pick(choice)
             start = time.monotonic()
@@ -464,6 +467,8 @@ class _Sender:
                 event.id,
                 problem,
             )
+            if error is None:
+                self._file.remember(self._lock)
         return _Step(outcome, event, error)
 
     def _postpone(self, event: Event, error: Exception) -> None:

@@ -64,6 +64,9 @@ MAX_REPLACEMENTS = 3
 BALLAST_SIZE = 256 * 1024
 MIN_BALLAST_SIZE = 64 * 1024
 
+# Bytes of a sender's lock file: what it has delivered, but cannot take out.
+NOTES_SIZE = 4096
+
 # File systems that share files between machines, but not SQLite's locks.
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p.nfs")
 
@@ -384,8 +387,10 @@ def check_lock(path: str) -> None:
 
     :raises OSError: the file cannot be opened
     """
-    with _opened(path):
-        pass
+    with _opened(path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            with contextlib.suppress(OSError):  # Room for File.remember.
+                file.write(b" " * NOTES_SIZE)
 
 
 def _opened(path: str) -> Any:
@@ -805,6 +810,34 @@ class File:
             with _opened(self.path + "-sender") as file:
                 file.truncate(0)
                 file.write(text)
+
+    def recall(self, path: str) -> bool:
+        """Learn what was delivered, and is still in the file; is anything?
+
+        :param path: of the sender's lock, which is held
+        """
+        found = False
+        with contextlib.suppress(OSError, ValueError):
+            with open(path, "rb") as file:
+                notes = file.read(NOTES_SIZE).decode("ascii").split()
+            for token, row in zip(notes[::2], notes[1::2]):
+                self.delivered.setdefault(token, int(row))
+                found = True
+        return found
+
+    def remember(self, path: str) -> None:
+        """Note what was delivered, for the next sender, in another process.
+
+        It is written over what is there already, so that it takes no room.
+        """
+        notes = [f"{token} {row}" for token, row in self.delivered.items()]
+        while len("\n".join(notes)) > NOTES_SIZE:
+            del notes[0]
+        text = "\n".join(notes).ljust(NOTES_SIZE)
+        with contextlib.suppress(OSError):
+            with _opened(path) as file:
+                file.write(text.encode("ascii"))
+                os.fsync(file.fileno())
 
     # -- Events -------------------------------------------------------------
 

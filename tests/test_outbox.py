@@ -1181,7 +1181,41 @@ def test_a_deadline_is_shared_with_what_must_be_sent_first(alerts, api, path):
         with within(3.5):
             alerts.resolve("k", deadline=3)
         other.rollback()
+    with session(api, path) as another:  # Its process has ended meanwhile.
+        another.outbox.flush(another)
+        assert len(another.outbox) == 0
+        another.outbox.flush(another)
     assert api.taken == [("trigger", "k"), ("resolve", "k")]
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [b"", b"x" * 9000, b"\xff" * 4096, b"token none", b"a 1 b", b"a 9" * 3],
+)
+def test_notes_of_what_was_delivered_may_be_damaged(notes, alerts, api, path):
+    fill(alerts, 2)
+    with open(path + LOCK, "wb") as file:
+        file.write(notes)
+    with session(api, path) as another:
+        another.outbox.flush(another)
+        assert len(another.outbox) == 0
+    assert api.taken == [("trigger", "k0"), ("trigger", "k1")]
+
+
+def test_notes_of_what_was_delivered_take_no_room(alerts, path):
+    """There may be more than the room for them; then the newest are there."""
+    trigger(alerts, "k")
+    file = alerts.outbox._file
+    file.delivered.update((f"{n:016x}", n) for n in range(500))
+    file.remember(path + LOCK)
+    assert os.path.getsize(path + LOCK) == 4096
+    another = Outbox(path)._file
+    assert another.recall(path + LOCK)
+    assert f"{499:016x}" in another.delivered
+    assert set(another.delivered.items()) < set(file.delivered.items())
+    file.delivered.clear()
+    file.remember(path + LOCK)
+    assert not Outbox(path)._file.recall(path + LOCK)
 
 
 def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
