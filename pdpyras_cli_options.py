@@ -693,8 +693,9 @@ def _options_of(name: str) -> List[_Option]:
 
 def _actions_of(name: str) -> List[str]:
     """The actions of a command, of which one must be given."""
-    words = COMMANDS[name].takes.split()
-    return words[0].split("|") if words[0].islower() else []
+    word = COMMANDS[name].takes.split()[0]
+    is_action = word.islower() and not word.startswith("-")
+    return word.split("|") if is_action else []
 
 
 def _words(name: str) -> str:

@@ -1002,6 +1002,14 @@ def test_completion_names_every_command_and_option(shell, run):
         assert flag.lstrip("-") in out
 
 
+def test_completion_offers_no_option_for_an_argument(run):
+    assert "'1:what:(--" not in run("completion", "zsh")[1]
+    assert "-f -a '--" not in run("completion", "fish")[1]
+    for name in pdpyras_cli_options.COMMANDS:
+        words = pdpyras_cli_options._words(name).split()
+        assert len(words) == len(set(words))
+
+
 # -- Options, keys, exit statuses ---------------------------------------------
 
 
