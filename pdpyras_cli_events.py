@@ -166,12 +166,17 @@ def _is_outbox(path: str) -> bool:
     :raises ValueError: there is something else
     :raises OSError: it cannot be read; or there is no such directory
     """
+    import stat
+
     name = output.file_name(path)
     os.stat(os.path.dirname(name) or b".")
+    start = None
     try:
-        # Closing would take away SQLite's locks, which nobody here has yet.
-        with open(name, "rb") as file:
-            start = file.read(16)
+        # The writer of a pipe would be waited for.
+        if stat.S_ISREG(os.stat(name).st_mode):
+            # Closing takes away SQLite's locks, which nobody here has yet.
+            with open(name, "rb") as file:
+                start = file.read(16)
     except FileNotFoundError:
         return False
     if start not in (b"", b"SQLite format 3\0"):

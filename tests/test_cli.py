@@ -767,6 +767,26 @@ def test_what_is_no_outbox_is_left_as_it_is(action, run, api, tmp_path):
     assert os.listdir(str(tmp_path)) == ["api.key"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it needs a FIFO")
+@pytest.mark.parametrize("action", ["status", "list", "flush"])
+def test_a_fifo_is_no_outbox_and_is_not_waited_for(action, run, tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+
+    def write():
+        with contextlib.suppress(OSError):  # Nobody reads it.
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            released.append(path)
+
+    released = []
+    watchdog = threading.Timer(5, write)
+    watchdog.start()
+    status, out, err = run("outbox", action, "--outbox", path)
+    watchdog.cancel()
+    assert (status, out, released) == (2, "", [])
+    assert f"{path} is no outbox" in err
+
+
 @pytest.mark.parametrize("action", ["status", "list"])
 def test_an_outbox_that_is_not_there_is_told_and_not_made(
     action, run, tmp_path
