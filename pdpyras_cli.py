@@ -435,7 +435,9 @@ def _webhook(options: Any) -> int:
             "There is no secret: set PAGERDUTY_WEBHOOK_SECRET, or name a "
             "file with --key-file."
         )
-    body = b"".join(sessions.lines_in(options.file or "-"))
+    # A byte more is enough for being refused.
+    size = pdpyras_webhooks.MAX_BODY + 1
+    body = sessions.bytes_in(options.file or "-", size)
     headers = {"X-PagerDuty-Signature": options.signature}
     try:
         event = pdpyras_webhooks.webhook_event(

@@ -11,13 +11,14 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, Iterator, Optional, cast
+from typing import Any, BinaryIO, Dict, Iterator, Optional, cast
 
 import pdpyras_cli_output as output
 
 __all__ = [
     "TimeOverError",
     "body_of",
+    "bytes_in",
     "check_stdin",
     "events_session",
     "given",
@@ -52,18 +53,31 @@ class TimeOverError(Exception):
 # ---------------------------------------------------------------------------
 
 
-def lines_in(name: str) -> Iterator[bytes]:
-    """The lines of a file, or of stdin if it is ``-``."""
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    """A file, or stdin if it is ``-``."""
     if name == "-":
         if sys.stdin is None:
             raise ValueError("stdin is closed.")
-        yield from sys.stdin.buffer
+        yield sys.stdin.buffer
         return
     try:
         with open(output.file_name(name), "rb") as file:
-            yield from file
+            yield file
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror}.") from None
+
+
+def lines_in(name: str) -> Iterator[bytes]:
+    """The lines of a file, or of stdin if it is ``-``."""
+    with _opened(name) as file:
+        yield from file
+
+
+def bytes_in(name: str, size: int) -> bytes:
+    """What a file, or stdin if it is ``-``, begins with."""
+    with _opened(name) as file:
+        return file.read(size)
 
 
 def text_of(content: bytes) -> str:

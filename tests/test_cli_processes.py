@@ -21,6 +21,7 @@ import requests
 
 import pdpyras_cli_output
 import pdpyras_cli_run
+import pdpyras_webhooks
 from pdpyras_sandbox import Sandbox
 from pdpyras_webhooks import sign_webhook
 from tests import wire
@@ -381,6 +382,18 @@ def test_a_webhook_is_verified_by_a_process(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout.decode()) == {"id": "E1"}
     assert pdpyras(*arguments, stdin=body + b" ").returncode == 1
+
+
+@pytest.mark.once
+def test_a_webhook_is_not_read_beyond_max_body(monkeypatch):
+    monkeypatch.setenv("PAGERDUTY_WEBHOOK_SECRET", "the-secret")
+    arguments = ("webhook", "verify", "--signature", "v1=" + "0" * 64)
+    with started(*PDPYRAS, *arguments, stdin=subprocess.PIPE) as process:
+        with process.stdin as stdin:
+            stdin.write(b"x" * (pdpyras_webhooks.MAX_BODY + 1))
+            stdin.flush()  # What comes behind it is not waited for.
+            assert process.wait(10) == 1
+        assert b"2097152 bytes" in process.stderr.read()
 
 
 @pytest.mark.once
