@@ -309,7 +309,8 @@ def _send_outcome(
         events.resolve(key)
         return
     hide = _hiding([str(events.api_key)])
-    shown = hide(" ".join(map(shlex.quote, command)))
+    # Quoting changes a secret with a quote in it; one may be several words.
+    shown = hide(" ".join(shlex.quote(hide(word)) for word in command))
     if len(shown) > COMMAND_LENGTH:
         shown = shown[: COMMAND_LENGTH - 1] + "\u2026"
     lines = pdpyras_cli_run.last_lines(outcome.tail, STDERR_LINES, hide)

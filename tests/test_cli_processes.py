@@ -742,6 +742,17 @@ def test_run_hides_secrets_whatever_their_bytes(secret, locale, box):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("words", [["s3cr'et-value"], ["s3cr", "et-value"]])
+def test_run_hides_secrets_in_the_command(words, box, monkeypatch):
+    monkeypatch.setenv("PAGERDUTY_CLIENT_SECRET", " ".join(words))
+    pdpyras("run", "--", "sh", "-c", "exit 1", *words)
+    payload = events(box)[0]["payload"]
+    command = payload["custom_details"]["command"]
+    assert command.startswith("sh -c 'exit 1' ") and "***" in command
+    assert "s3cr" not in str(payload) and "et-value" not in str(payload)
+
+
+@pytest.mark.once
 def test_run_with_a_summary_and_a_key_of_its_own(box):
     options = ("--summary", "Backup failed", "--source", "db1")
     options += ("--dedup-key", "backup", "-f", "run=book")
