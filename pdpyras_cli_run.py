@@ -9,6 +9,7 @@ It needs the standard library alone, and a Unix.
 """
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -411,12 +412,7 @@ def watch(
     reader, writer = _open_channel()
     with _noted_signals() as signals, _sent_signals() as (sent, numbers):
         try:
-            process = subprocess.Popen(
-                command,
-                stderr=writer,
-                close_fds=False,
-                env=_environment_as_given(),
-            )
+            process = _start(command, writer)
         except (OSError, ValueError) as error:
             _close(reader)
             return _not_run(command, error, begun)
@@ -429,6 +425,31 @@ def watch(
         finally:
             watched.close()
     return watched.outcome(begun)
+
+
+def _start(
+    command: Sequence[bytes], stderr: Optional[int]
+) -> "subprocess.Popen[bytes]":
+    """Start a command.
+
+    A script without a ``#!`` line is run by sh, as execvp() of POSIX does,
+    and with it shells, env(1) and timeout(1).
+    """
+    settings: Dict[str, Any] = {
+        "stderr": stderr,
+        "close_fds": False,
+        "env": _environment_as_given(),
+    }
+    try:
+        return subprocess.Popen(command, **settings)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    import shutil
+
+    program = os.fsdecode(command[0])
+    path = os.fsencode(shutil.which(program) or program)
+    return subprocess.Popen([b"/bin/sh", path, *command[1:]], **settings)
 
 
 def _environment_as_given() -> Dict[bytes, bytes]:

@@ -796,6 +796,24 @@ def test_run_tells_the_status_as_a_shell_does(command, status, box):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_run_runs_a_script_without_an_interpreter_line(
+    is_on_path, box, monkeypatch, tmp_path
+):
+    script = tmp_path / "back up"
+    script.write_text('echo "$0:$1:$2"; exit 3\n')
+    script.chmod(0o755)
+    path = f"/no/such/directory:{tmp_path}:{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    name = script.name if is_on_path else str(script)
+    done = pdpyras("run", "--", name, "a b", b"\xff")
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout == f"{script}:a b:".encode() + b"\xff\n"
+    details = events(box)[0]["payload"]["custom_details"]
+    assert details["command"].startswith("'back up'" if is_on_path else "'/")
+
+
+@pytest.mark.once
 def test_run_ends_what_takes_too_long(box):
     done = pdpyras("run", "--timeout", "0.2", "--", "sleep", "60")
     assert done.returncode == 124
