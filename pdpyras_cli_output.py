@@ -519,6 +519,8 @@ class Export:
     """
 
     def __init__(self, options: Any) -> None:
+        if sys.stdout is None:
+            raise ValueError("stdout is closed: no record could be written.")
         self._options = options
         self._path = file_name(options.resume)
         form = options.format or "jsonl"

@@ -669,6 +669,15 @@ def test_an_interrupt_does_not_part_a_record_from_its_position(
 
 
 @pytest.mark.once
+def test_an_export_whose_stdout_is_closed_keeps_no_position(box, tmp_path):
+    position = tmp_path / "position"
+    arguments = " ".join((*EXPORT, "--resume", f"'{position}'"))
+    done = shell(f"pdpyras {arguments} >&-")
+    assert (done.returncode, box.requests) == (2, [])
+    assert b"stdout is closed" in done.stderr and not position.exists()
+
+
+@pytest.mark.once
 def test_a_position_that_cannot_be_kept_is_known_at_once(box, tmp_path):
     done = pdpyras(*EXPORT, "--resume", str(tmp_path / "no" / "position"))
     assert (done.returncode, done.stdout) == (1, b"")
