@@ -607,6 +607,15 @@ class Export:
 
     def run(self, records: Any) -> None:
         """Write the records, and keep the position after each."""
+        if self._output is None:
+            self._write(records)
+            return
+        # After an error write() makes stdout another file.
+        with os.fdopen(os.dup(self._output), "wb", 0) as file:
+            self._output = file.fileno()
+            self._write(records)
+
+    def _write(self, records: Any) -> None:
         position, length, is_begun = self._written
         self._written = (position or records.position, length, is_begun)
         count, limit = 0, self._options.limit

@@ -678,6 +678,27 @@ def test_an_export_whose_stdout_is_closed_keeps_no_position(box, tmp_path):
 
 
 @pytest.mark.once
+def test_an_export_to_a_full_disk_keeps_its_last_position(
+    box, monkeypatch, tmp_path
+):
+    # Python would leave half a module in its cache (gh-126606).
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    added = [r["id"] for r in box.add("log_entries", history(250))]
+    out, position = tmp_path / "out", tmp_path / "position"
+    arguments = " ".join((*EXPORT, "--resume", f"'{position}'"))
+    done = shell(f"ulimit -f 8; pdpyras {arguments} >> '{out}'")
+    assert done.returncode == 1 and b"File too large" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    saved = json.loads(position.read_text())["output"]
+    written = out.read_bytes()
+    assert saved["length"] == written.rindex(b"\n") + 1
+    assert saved["is_whole"] == written.endswith(b"\n")
+    assert export(tmp_path).returncode == 0
+    ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
+    assert sorted(ids) == sorted(added)
+
+
+@pytest.mark.once
 def test_a_position_that_cannot_be_kept_is_known_at_once(box, tmp_path):
     done = pdpyras(*EXPORT, "--resume", str(tmp_path / "no" / "position"))
     assert (done.returncode, done.stdout) == (1, b"")
