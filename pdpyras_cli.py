@@ -402,7 +402,7 @@ def _begun(function: Callable[[Any], Any], item: Any) -> Any:
     """The future result of a function.
 
     Its thread does not keep the process from ending, as those of an executor
-    do: it may have to pause for minutes.
+    do: it may have to pause for minutes. It is this one if there is no other.
     """
     from concurrent.futures import Future
     from threading import Thread
@@ -415,7 +415,11 @@ def _begun(function: Callable[[Any], Any], item: Any) -> Any:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=work, daemon=True).start()
+    try:
+        Thread(target=work, daemon=True).start()
+    except RuntimeError:  # No more threads can be started.
+        # Ctrl-C, which comes to this thread, must not be kept for later.
+        future.set_result(function(item))
     return future
 
 

@@ -162,6 +162,27 @@ def test_a_batch_of_writes_goes_on_without_its_reader(box, tmp_path):
 
 
 @pytest.mark.once
+def test_at_once_does_without_threads_that_cannot_be_started(box, tmp_path):
+    lines = [json.dumps({"name": f"Team {n}"}) for n in range(9)]
+    (tmp_path / "teams.jsonl").write_text("\n".join(lines))
+    # No system has a petabyte for the stack of a thread.
+    program = (
+        "import sys, threading; sys.path.insert(0, sys.argv.pop(1)); "
+        "import pdpyras_cli; threading.stack_size(1 << 50); "
+        "sys.exit(pdpyras_cli.main())"
+    )
+    each = ("--each", str(tmp_path / "teams.jsonl"), "--at-once", "4")
+    form = ("--format", "tsv", "--fields", "name")
+    with started(
+        *(sys.executable, "-c", program, ROOT, "post", "teams", *each, *form)
+    ) as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, b"")
+    names = [f"Team {n}" for n in range(9)]
+    assert out.decode().splitlines() == ["name", *names]
+
+
+@pytest.mark.once
 def test_errors_keep_their_status_where_stderr_is_closed(box):
     assert shell("pdpyras get users/PNONE 2>&-").returncode == 4
     assert shell("pdpyras get users/me >&-").returncode == 0
