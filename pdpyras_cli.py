@@ -276,7 +276,8 @@ def _send(session: Any, options: Any, path: str, body: Any) -> Any:
 class _Batch:
     """A request for each line of a file.
 
-    Refusals are reported and counted; after a network error no more is sent.
+    Refusals are reported and counted; after a network error, or if a result
+    cannot be written, no more is sent.
     """
 
     def __init__(self, session: Any, options: Any, body: Any) -> None:
@@ -300,6 +301,11 @@ class _Batch:
             except BrokenPipeError:  # Who reads has ended; half is not all.
                 for _ in successes:
                     pass
+            except OSError:  # The output cannot be written.
+                self._is_over = True
+                for _ in successes:  # What is under way, and where to go on.
+                    pass
+                raise
         if self._failures:
             output.say(f"{self._failures} of {self._count} requests failed.")
         return self._status

@@ -199,6 +199,28 @@ def test_a_full_disk_is_an_error(box):
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.once
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="there is no /dev/full"
+)
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_batch_says_where_a_full_disk_has_ended_it(at_once, box, tmp_path):
+    lines = [json.dumps({"name": f"Team {n}"}) for n in range(1, 31)]
+    lines[1] = "not JSON"
+    (tmp_path / "teams.jsonl").write_text("\n".join(lines))
+    done = shell(
+        f"pdpyras post teams --each '{tmp_path}/teams.jsonl' "
+        f"--at-once {at_once} > /dev/full"
+    )
+    assert done.returncode == 1
+    sent = {r.json["team"]["name"] for r in box.requests}
+    err = done.stderr.decode()
+    (first,) = map(int, re.findall(r"Line (\d+) and those after it", err))
+    assert sent == {f"Team {n}" for n in range(1, first) if n != 2}
+    assert 1 < first <= 1 + at_once and "No space left" in err
+    assert ("line 2: " in err) == (at_once > 1)
+
+
 @pytest.mark.oldest
 def test_a_line_is_printed_before_the_next_page_is_asked_for(api):
     may_go_on, asked = threading.Event(), []
