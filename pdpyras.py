@@ -2960,7 +2960,19 @@ def _ambiguity_hint(error: PDHTTPError) -> str:
     return _MAY_BE_DONE
 
 
-_HINTS += [_endpoint_hint, _unknown_path_hint, _ambiguity_hint]
+def _proxy_hint(error: PDHTTPError) -> str:
+    """Whose answer a 407 is: never the API's."""
+    progress = getattr(
+        getattr(error.response, "request", None), "_pdpyras_progress", None
+    )
+    if error.status_code != 407:
+        return ""
+    # A pickled error does not know which one it was.
+    proxy = " ".join(["proxy", getattr(progress, "proxy", "")]).strip()
+    return f"The {proxy} wants credentials."
+
+
+_HINTS += [_endpoint_hint, _unknown_path_hint, _ambiguity_hint, _proxy_hint]
 
 
 def _close(response: Any) -> None:
@@ -7457,6 +7469,14 @@ def _socks_pool(theirs: Any) -> Any:
     return type(pool.__name__, (pool, theirs), {"ConnectionCls": kind})
 
 
+def _note_proxy(progress: _Progress, url: Any, proxies: Any) -> None:
+    """Tell an attempt by which proxy it goes, for messages."""
+    progress.proxy, progress.proxy_secrets = "", ()
+    if proxies:
+        progress.proxy = _proxy_in_words(url, proxies)
+        progress.proxy_secrets = _proxy_secrets(proxies)
+
+
 class _Adapter(_OldRequests):
     """Sends as HTTP says, within the bounds of the call.
 
@@ -7515,7 +7535,7 @@ class _Adapter(_OldRequests):
         if progress is None:  # Prepared by hand.
             progress = _Progress()
             _set_length_headers(request)
-        progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
+        _note_proxy(progress, request.url, proxies)
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:
@@ -7529,7 +7549,6 @@ class _Adapter(_OldRequests):
             else:
                 _check_when_read(response.raw, progress)
         except BaseException as error:
-            progress.proxy = _proxy_in_words(request.url, proxies)
             own = _of_signal_handler(error, handled)
             if isinstance(error, _REQUEST_ERRORS):
                 progress.signal_error = own

@@ -7,6 +7,7 @@ is. Where a program is missing its tests are skipped, and say so.
 
 import concurrent.futures
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -661,6 +662,10 @@ def test_a_plain_request_through_a_proxy_that_demands_credentials(
     with pytest.raises(pdpyras.PDHTTPError) as caught:
         api.rget("users/P1")
     assert caught.value.status_code == 407
+    where = f"{guarded.url} (environment variable http_proxy)"
+    assert f"The proxy {where} wants credentials." in str(caught.value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert "The proxy wants credentials." in str(again)
     assert server.requests == []
     address = guarded.url.replace("http://", "")
     monkeypatch.setenv("http_proxy", f"http://me:pass-word@{address}")
