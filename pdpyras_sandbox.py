@@ -1211,6 +1211,15 @@ def _event_data(record: Record) -> Record:
     return data
 
 
+def _monotonic(clock: Callable[[], float] = time.monotonic) -> float:
+    """Seconds, which pass.
+
+    The clock is the one that was there at the import: freezegun stops that
+    of the ``time`` module, and not for all threads alike.
+    """
+    return clock()
+
+
 class Delivery(NamedTuple):
     """An attempt to deliver an event to a webhook.
 
@@ -1329,8 +1338,8 @@ class Webhook:
             self._due.clear()
             self._changed.notify_all()
         # A name that is being looked up is not waited for.
-        end = time.monotonic() + 1
-        while thread and thread.is_alive() and time.monotonic() < end:
+        end = _monotonic() + 1
+        while thread and thread.is_alive() and _monotonic() < end:
             connection = self._connection
             try:
                 if connection is not None and connection.sock is not None:
@@ -1342,7 +1351,7 @@ class Webhook:
     # -- The thread ---------------------------------------------------------
 
     def _schedule(self, subject: str, pause: float) -> None:
-        instant = time.monotonic() + pause
+        instant = _monotonic() + pause
         heapq.heappush(self._due, (instant, next(self._numbers), subject))
 
     def _run(self) -> None:
@@ -1364,7 +1373,7 @@ class Webhook:
             while self._is_current():
                 pause = None
                 if self._due:
-                    pause = self._due[0][0] - time.monotonic()
+                    pause = self._due[0][0] - _monotonic()
                     if pause <= 0:
                         subject = heapq.heappop(self._due)[2]
                         return self._waiting[subject][0]
@@ -1393,13 +1402,13 @@ class Webhook:
         parts = urlsplit(waiting.url)
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         target = (parts.path or "/") + (parts.query and f"?{parts.query}")
-        end = time.monotonic() + WEBHOOK_TIMEOUT
+        end = _monotonic() + WEBHOOK_TIMEOUT
         connection = kind(parts.netloc, timeout=WEBHOOK_TIMEOUT)
         self._connection = connection
         try:
             headers = self._headers(waiting)
             connection.request("POST", target, waiting.body, headers)
-            left = max(0.001, end - time.monotonic())
+            left = max(0.001, end - _monotonic())
             connection.sock.settimeout(left)
             return connection.getresponse().status
         except (OSError, HTTPException, ValueError):
@@ -3011,8 +3020,8 @@ class _Handler(socketserver.StreamRequestHandler):
         # What still comes is thrown away for a while. If it were not, the
         # kernel would reset the connection, and the answer might be lost.
         self.connection.settimeout(1)
-        end = time.monotonic() + 5
-        while self.connection.recv(65536) and time.monotonic() < end:
+        end = _monotonic() + 5
+        while self.connection.recv(65536) and _monotonic() < end:
             pass
 
     def _break(self, data: bytes) -> None:

@@ -766,3 +766,19 @@ def test_deliveries_do_not_depend_on_sleep(events, hook, server, naps):
     received(hook, server)
     assert [d.status for d in hook.deliveries] == [500, 202]
     assert naps == []
+
+
+def test_deliveries_do_not_depend_on_a_frozen_clock(
+    events, hook, server, monkeypatch
+):
+    """As with freezegun, which freezes it for some threads only."""
+
+    def monotonic():
+        name = threading.current_thread().name
+        return clock() if name.startswith("webhook") else 1e9
+
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    events.trigger("Disk full", "db1")
+    assert hook.wait(TIMEOUT)
+    assert [d.status for d in hook.deliveries] == [202]
