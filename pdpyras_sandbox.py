@@ -57,6 +57,7 @@ import itertools
 import json
 import marshal
 import math
+import os
 import re
 import signal
 import socket
@@ -2642,10 +2643,20 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """End all connections and threads, if there are any."""
+        """End all connections and threads, if there are any.
+
+        In a fork they are the parent's, and go on.
+        """
+        server = self._server
+        if server is not None and server.process != os.getpid():
+            # The threads are not here, a lock that one of them held at the
+            # fork would never be released, and to end a connection would end
+            # that of the parent.
+            server.server_close()
+            return
         self._stopping.set()
-        if self._server is not None:
-            self._server.stop()
+        if server is not None:
+            server.stop()
         self._webhooks.stop()
 
     __enter__ = start
@@ -3043,6 +3054,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def __init__(self, port: int, respond: Callable[[Request], Any]) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.respond = respond
+        self.process = os.getpid()
         self.connections: Dict[threading.Thread, Any] = {}
         # It looks every 20 milliseconds whether it is to end.
         self.acceptor = _started(self.serve_forever, 0.02)

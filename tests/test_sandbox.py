@@ -17,6 +17,7 @@ import requests
 import pdpyras
 import pdpyras_sandbox
 from pdpyras_sandbox import Sandbox
+from tests.support import may_fork, needs_fork
 
 pytestmark = pytest.mark.oldest
 
@@ -143,6 +144,34 @@ def test_stopping_interrupts_the_latency():
         before = time.monotonic()
         box.stop()
     assert time.monotonic() - before < 1
+
+
+@needs_fork
+@may_fork
+def test_a_fork_leaves_the_sandbox_to_its_parent(box, client, server):
+    server.reply(202)
+    hook = box.webhook(server.url, "the-secret")
+    client.get("/users")
+    child = os.fork()
+    if not child:  # pragma: no cover
+        status = 1
+        try:
+            with Client(box.url) as other:
+                other.body("/users")
+            box.stop()
+            status = 0
+        finally:
+            os._exit(status)
+    watch = threading.Timer(TIMEOUT, os.kill, (child, signal.SIGKILL))
+    watch.start()
+    assert os.waitpid(child, 0)[1] == 0
+    watch.cancel()
+    client.get("/users")  # by the connection from before the fork
+    with Client(box.url) as other:
+        other.body("/users")
+    payload = {"summary": "s", "source": "s", "severity": "info"}
+    assert send(box, event_action="trigger", payload=payload).ok
+    assert hook.wait(TIMEOUT) and len(server.requests) == 1
 
 
 # -- HTTP -------------------------------------------------------------------
