@@ -617,9 +617,8 @@ def _status_of_client(error: Any, client: Any) -> int:
     place, cause = client._raised_in(error), error.__cause__
     if place == "pdpyras" and _is_unfit(cause):
         return output.USAGE  # It was refused before it was sent.
-    # The token endpoint refuses without a response.
-    is_of_tokens = place in ("pdpyras_oauth", "pdpyras_tokens")
-    is_refusal = is_of_tokens and cause is None
+    # The token endpoint refuses without a response; or it is about the cache.
+    is_refusal = place in ("pdpyras_oauth", "pdpyras_tokens")
     # An outbox says so of a file that cannot be used.
     is_refusal |= place == "pdpyras_outbox" and cause is not None
     return output.REFUSED if is_refusal else output.NETWORK

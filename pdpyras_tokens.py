@@ -552,9 +552,7 @@ class RenewedToken:
         """New tokens or, if the old ones live, those with a warning."""
         with contextlib.ExitStack() as stack:
             try:
-                if self._cache is not None:
-                    wait = self._time_for(MAX_LOCK_WAIT, alive is not None)
-                    stack.enter_context(self._cache.locked(wait))
+                self._lock(stack, alive is not None)
                 cached = self._good(self._load())
                 if self._unsaved is not None:
                     tokens = self._unsaved
@@ -569,6 +567,23 @@ class RenewedToken:
                 return self._settle(tokens)
             except UnsavedError as error:
                 return self._made_do_with(alive, error)
+
+    def _lock(self, stack: contextlib.ExitStack, is_early: bool) -> None:
+        """Lock the cache, if there is one, until the stack unwinds.
+
+        :raises PDClientError: it cannot be locked, and has to be
+        """
+        if self._cache is None:
+            return
+        wait = self._time_for(MAX_LOCK_WAIT, is_early)
+        try:
+            stack.enter_context(self._cache.locked(wait))
+        except PDClientError as error:
+            # A disk that cannot be written to: the worst that renewals at
+            # once do is to ask for two tokens, if both of them may be had.
+            is_of_file = isinstance(error.__cause__, OSError)
+            if not (is_of_file and self._may_overlap):
+                raise
 
     def _made_do_with(
         self, alive: Optional[Tokens], error: PDClientError

@@ -936,6 +936,16 @@ def test_a_refresh_token_that_is_void_is_1(run, oauth, browser):
     assert status == 1 and "invalid_grant" in err
 
 
+def test_tokens_that_cannot_be_stored_are_1(run, box, oauth, browser):
+    assert run("login", "--port", "0")[0] == 0
+    box.revoke_tokens()
+    lock = oauth.parent / "tokens.json.lock"
+    lock.unlink()
+    lock.mkdir()
+    status, _, err = run("list", "users")
+    assert status == 1 and "cannot be used" in err
+
+
 def spare_connection(url, data=b""):
     """Browsers open some that they may need later, and send nothing."""
     back = unquote(url.rpartition("redirect_uri=")[2].partition("&")[0])

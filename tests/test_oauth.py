@@ -1570,6 +1570,49 @@ def test_a_cache_that_cannot_be_written_costs_no_token(
     assert_nothing_shows(error.value)
 
 
+def make_read_only(cache):
+    """As on a read-only disk, and for root, too: there can be no lock."""
+    os.remove(cache.path + ".lock")
+    os.mkdir(cache.path + ".lock")
+
+
+def test_a_token_in_a_cache_that_cannot_be_locked_is_used(box, cache):
+    make_app(box.url, cache=cache).session(url=box.url).rget("users/me")
+    make_read_only(cache)
+    app = make_app(box.url, cache=TokenCache(cache.path))
+    app.session(url=box.url).rget("users/me")
+    assert len(token_requests(box)) == 1
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_cache_that_cannot_be_locked_costs_no_token(
+    box, cache, tmp_path, is_there
+):
+    if is_there:
+        cache.store("other", {"refresh": "R"})
+        make_read_only(cache)
+    else:
+        (tmp_path / "deep").write_text("no folder")
+    session = make_app(box.url, cache=cache).session(url=box.url)
+    with pytest.warns(PDWarning, match="in memory only") as caught:
+        session.rget("users/me")
+    session.rget("users/me")
+    assert len(caught) == 1
+    assert sent_tokens(box) == ["sandbox+access_1"] * 2
+
+
+def test_a_user_token_is_not_renewed_without_the_lock(box, cache):
+    """Another process may have used the refresh token meanwhile."""
+    app, session = cached_session(box, cache)
+    let_cached_end(app, cache, -1)
+    box.clear()
+    make_read_only(cache)
+    session = app.session_from_cache("jane", url=box.url)
+    with pytest.raises(PDClientError, match="cannot be used"):
+        session.rget("users/me")
+    assert token_requests(box) == []
+
+
 SHARING = """
 import sys
 from pdpyras_oauth import OAuthApp, TokenCache
