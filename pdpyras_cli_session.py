@@ -280,6 +280,7 @@ def _signed_in_session(arguments: Dict[str, Any]) -> Any:
     """The user's session, or else the app's own."""
     app = _app()
     arguments = dict(_oauth_arguments(), **arguments)
+    app._uninterrupted = _deferred_signals
     if app.cache.load(app.cache_key(_USER)):
         return app.session_from_cache(_USER, **arguments)
     if not app.subdomain:
@@ -288,6 +289,40 @@ def _signed_in_session(arguments: Dict[str, Any]) -> Any:
             "pdpyras login; or set PAGERDUTY_SUBDOMAIN to act as the app."
         )
     return app.session(**arguments)
+
+
+@contextlib.contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block; once each.
+
+    Between the use of a refresh token and the storing of the next one, they
+    would cost the sign-in. If there are two of a kind, somebody means it.
+    """
+    import signal
+    import threading
+
+    before: Dict[int, Any] = {}
+    noted = []
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            before[each] = signal.getsignal(each) or signal.SIG_DFL
+            if before[each] != signal.SIG_IGN:
+                signal.signal(each, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in noted:
+            if callable(before[number]):
+                before[number](number, None)
+            else:
+                os.kill(os.getpid(), number)
 
 
 def _oauth_arguments() -> Dict[str, Any]:

@@ -38,7 +38,15 @@ import secrets
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Optional,
+    Tuple,
+)
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pdpyras
@@ -388,6 +396,10 @@ class _UserCredential(_Credential):
         deadline = self._deadlines.get(threading.get_ident())
         return deadline is None or deadline.left() >= _MIN_REFRESH_TIME
 
+    def _uninterrupted(self) -> ContextManager[Any]:
+        context: ContextManager[Any] = self._app._uninterrupted()
+        return context
+
     def _obtain(self, is_early: bool) -> Tokens:
         self._check_shortage()
         tokens = self._load() or self._tokens
@@ -572,6 +584,9 @@ class OAuthApp:
 
     timeout: Any = pdpyras.TIMEOUT
     verify: Any = True
+    # Makes what surrounds the renewal of a user's tokens. The command line
+    # lets signals wait there.
+    _uninterrupted: Any = contextlib.ExitStack
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import (
     Any,
+    ContextManager,
     Deque,
     Dict,
     Iterator,
@@ -553,6 +554,7 @@ class RenewedToken:
         with contextlib.ExitStack() as stack:
             try:
                 self._lock(stack, alive is not None)
+                stack.enter_context(self._uninterrupted())
                 cached = self._good(self._load())
                 if self._unsaved is not None:
                     tokens = self._unsaved
@@ -584,6 +586,10 @@ class RenewedToken:
             is_of_file = isinstance(error.__cause__, OSError)
             if not (is_of_file and self._may_overlap):
                 raise
+
+    def _uninterrupted(self) -> ContextManager[Any]:
+        """What surrounds the asking for tokens, and their keeping."""
+        return contextlib.ExitStack()
 
     def _made_do_with(
         self, alive: Optional[Tokens], error: PDClientError

@@ -21,8 +21,11 @@ import requests
 
 import pdpyras_cli_output
 import pdpyras_cli_run
+import pdpyras_cli_session
 import pdpyras_webhooks
+from pdpyras_oauth import OAuthApp, TokenCache
 from pdpyras_sandbox import Sandbox
+from pdpyras_tokens import Tokens
 from pdpyras_webhooks import sign_webhook
 from tests import wire
 from tests.support import KEY, ROOT, ROUTING_KEY
@@ -481,6 +484,67 @@ def test_an_interrupt_is_130(api):
         end.set()
     assert (process.returncode, err) == (130, b"")
     assert json.loads(out) == {"id": "P1"}
+
+
+@pytest.fixture
+def renewal(api, tmp_path, monkeypatch):
+    """The token of a user who has signed in has ended. Events: the next one
+    is asked for, it may be granted; and what the cache holds.
+    """
+    path = tmp_path / "tokens.json"
+    for name, value in (
+        ("CLIENT_ID", "the-client"),
+        ("CLIENT_SECRET", "the-client-secret"),
+        ("OAUTH_URL", api.url),
+        ("TOKEN_CACHE", str(path)),
+    ):
+        monkeypatch.setenv("PAGERDUTY_" + name, value)
+    monkeypatch.delenv("PAGERDUTY_API_KEY")
+    cache = TokenCache(path)
+    app = OAuthApp("the-client", "the-client-secret", url=api.url)
+    key = app.cache_key(pdpyras_cli_session._USER)
+    cache.store(key, dict(Tokens("A1", "R1", None, 3600, 0)._asdict()))
+    asked, end = threading.Event(), threading.Event()
+
+    def answer(request):
+        asked.set()
+        end.wait(SECONDS)
+        grant = {"access_token": "A2", "refresh_token": "R2"}
+        return wire.Answer(json=dict(grant, token_type="bearer"))
+
+    api.handler = answer
+    yield asked, end, lambda: cache.load(key)
+    end.set()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)]
+)
+def test_a_signal_waits_for_the_renewal_of_a_user_token(
+    renewal, api, number, status
+):
+    asked, end, cached = renewal
+    with started(*PDPYRAS, "list", "users") as process:
+        assert asked.wait(SECONDS)
+        process.send_signal(number)
+        time.sleep(0.3)
+        assert process.poll() is None
+        end.set()
+        assert process.communicate(timeout=SECONDS) == (b"", b"")
+    assert process.returncode == status
+    assert cached()["refresh"] == "R2"
+    assert [r.path for r in api.requests] == ["/oauth/token"]
+
+
+def test_a_second_interrupt_does_not_wait_for_a_renewal(renewal):
+    asked, _, cached = renewal
+    with started(*PDPYRAS, "list", "users") as process:
+        assert asked.wait(SECONDS)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait(SECONDS) == 130
+    assert cached()["refresh"] == "R1"
 
 
 @pytest.mark.parametrize(
