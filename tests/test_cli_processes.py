@@ -547,6 +547,13 @@ def test_a_second_interrupt_does_not_wait_for_a_renewal(renewal):
     assert cached()["refresh"] == "R1"
 
 
+def test_tokens_of_a_user_that_a_full_disk_does_not_take_are_1(renewal):
+    _, end, _ = renewal
+    end.set()
+    done = shell("ulimit -f 0; pdpyras list users")
+    assert done.returncode == 1 and b"tokens.json cannot be" in done.stderr
+
+
 @pytest.mark.parametrize(
     "at_once", ["2", pytest.param("1", marks=pytest.mark.once)]
 )
