@@ -125,6 +125,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
     DecodeError,
+    EmptyPoolError,
     HTTPError,
     LocationValueError,
     NewConnectionError,
@@ -1983,12 +1984,12 @@ def _is_inside(base_url: str, full_url: str) -> bool:
     :param full_url: spelled as the base URL is, or as requests spells that
     """
     base_url = str(base_url)
-    return _begins_with(base_url, full_url) or _begins_with(
+    return _is_below_base(base_url, full_url) or _is_below_base(
         _as_requested(base_url), full_url
     )
 
 
-def _begins_with(base_url: str, full_url: str) -> bool:
+def _is_below_base(base_url: str, full_url: str) -> bool:
     try:
         _, base_origin, base_path = _base(base_url)
     except URLError:
@@ -3745,7 +3746,7 @@ _PERMANENT_ERRORS = (
 _PERMANENT_CAUSES = (
     r"CERTIFICATE_VERIFY_FAILED|CertificateError"
     r"|\[X509|\[PEM|\[ASN1|PEM lib"
-    r"|ALERT_(CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA)"
+    r"|ALERT_((BAD_|UNSUPPORTED_)?CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"
     r"|ALERT_PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL"
     r"|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|HTTP_REQUEST"
     r"|Tunnel connection failed: (403|407)\b"
@@ -3779,7 +3780,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 # A connection that was never made: nothing of the request can have arrived.
-_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError)
+_NOT_CONNECTED = (NewConnectionError, ConnectTimeoutError, EmptyPoolError)
 
 
 class _SessionDeadline:
@@ -5112,6 +5113,11 @@ class _Task:
             del self._call
             self._done.set()
 
+    def raise_interrupt(self) -> None:
+        """Raise what has ended the call, unless it is an error of its own."""
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise self._error
+
     @property
     def is_done(self) -> bool:
         return self._done.is_set()
@@ -5154,6 +5160,7 @@ class _Workers:
                 if not self._threads:
                     self._tasks.get_nowait()
                     task.run()
+                    task.raise_interrupt()
             else:
                 self._threads.append(thread)
         return task
@@ -7276,9 +7283,10 @@ class _PlainConnection(HTTPConnection):
             self._limit_socket(self.sock)
         try:
             super().send(data)
-        except ssl.SSLEOFError as error:
-            # So Python 3.11 and 3.12 call a pipe that is broken under TLS.
-            # urllib3 knows the other one: there may be an answer already.
+        except (ConnectionResetError, ssl.SSLEOFError) as error:
+            # A pipe that is broken, by other names; the second one is that of
+            # Python 3.11 and 3.12. urllib3 knows, of a BrokenPipeError, that
+            # there may be an answer already.
             raise BrokenPipeError(str(error)) from error
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
@@ -8044,6 +8052,7 @@ class _Transport(requests.Session):
         progress = _progress_of(response.request)
         if progress is not None:
             prepared_request._pdpyras_progress = progress  # type: ignore
+            progress.is_reused = progress.is_sent = False
             progress.is_answered = False
             # What ended one connection ends that of the redirect as well.
             progress.needs_new_connection = progress.met_stale_connection
@@ -10870,7 +10879,9 @@ def _told(error: BaseException) -> "Tuple[str, str]":
 
 def _parts_of(error: Any) -> "Iterator[BaseException]":
     """The exceptions of a group, and of the groups in it; or this one."""
-    groups: Any = getattr(builtins, "BaseExceptionGroup", ())
+    # Before Python 3.11 there is a package of that name.
+    home = sys.modules.get("exceptiongroup", builtins)
+    groups: Any = getattr(home, "BaseExceptionGroup", ())
     if isinstance(error, groups):
         for part in error.exceptions:
             yield from _parts_of(part)

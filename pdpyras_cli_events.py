@@ -168,7 +168,7 @@ def _is_outbox(path: str) -> bool:
     """
     import stat
 
-    name = output.file_name(path)
+    name = os.path.expanduser(output.file_name(path))
     os.stat(os.path.dirname(name) or b".")
     start = None
     try:

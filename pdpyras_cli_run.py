@@ -432,8 +432,8 @@ def _start(
 ) -> "subprocess.Popen[bytes]":
     """Start a command.
 
-    A script without a ``#!`` line is run by sh, as execvp() of POSIX does,
-    and with it shells, env(1) and timeout(1).
+    A script without a ``#!`` line is run by sh, as shells, env(1) and
+    timeout(1) do; a program for another machine is not.
     """
     settings: Dict[str, Any] = {
         "stderr": stderr,
@@ -445,10 +445,14 @@ def _start(
     except OSError as error:
         if error.errno != errno.ENOEXEC:
             raise
+        failure = error
     import shutil
 
     program = os.fsdecode(command[0])
     path = os.fsencode(shutil.which(program) or program)
+    with open(path, "rb") as file:
+        if b"\0" in file.read(512):  # So shells tell it.
+            raise failure
     return subprocess.Popen([b"/bin/sh", path, *command[1:]], **settings)
 
 

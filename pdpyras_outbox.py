@@ -359,10 +359,10 @@ class _Sender:
                 return _Step("busy")
             with contextlib.suppress(sqlite3.Error, OSError):
                 os.utime(self._lock)
-                has_notes = self._file.recall(self._lock)
+                was_saved = self._file.load_delivered(self._lock)
                 self._file.forget_delivered()
-                if has_notes:
-                    self._file.remember(self._lock)  # That there are none.
+                if was_saved:
+                    self._file.save_delivered(self._lock)  # There are none.
                 self.expire()
             event = self.pick(choice)
             start = time.monotonic()
@@ -468,7 +468,7 @@ class _Sender:
                 problem,
             )
             if error is None:
-                self._file.remember(self._lock)
+                self._file.save_delivered(self._lock)
         return _Step(outcome, event, error)
 
     def _postpone(self, event: Event, error: Exception) -> None:

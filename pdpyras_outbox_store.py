@@ -46,6 +46,9 @@ __all__: List[str] = []
 
 _Result = TypeVar("_Result")
 
+# What a file that cannot be used raises.
+_FILE_ERRORS = (sqlite3.Error, OSError, PDInputError)
+
 
 # ---------------------------------------------------------------------------
 # Settings
@@ -65,7 +68,7 @@ BALLAST_SIZE = 256 * 1024
 MIN_BALLAST_SIZE = 64 * 1024
 
 # Bytes of a sender's lock file: what it has delivered, but cannot take out.
-NOTES_SIZE = 4096
+DELIVERED_SIZE = 4096
 
 # File systems that share files between machines, but not SQLite's locks.
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "fuse.sshfs", "9p.nfs")
@@ -194,6 +197,7 @@ class _Process:
         # What the garbage collector has found, with a connection to close.
         self.orphans: List[File] = []
         self.locks: Any = weakref.WeakSet()  # The files that hold them.
+        self.is_closing_orphans = False
         # Could a fork's child inherit a connection?
         self.has_leak = False
 
@@ -215,6 +219,7 @@ class _Process:
             file.close()  # The lock stays with the parent.
         self.locks.clear()
         files, self.orphans = [*self.files, *self.orphans], []
+        self.is_closing_orphans = False
         if self.has_leak or any(file.has_begun for file in files):
             # The thread is not here that was within SQLite, and may have
             # held locks of SQLite itself.
@@ -263,27 +268,35 @@ class _Process:
     def close(self) -> None:
         self.check()
         mark = self.begin()
+        end = pdpyras._Deadline(LOCK_TIME)  # For all of them together.
         with self.lock:
-            orphans, self.orphans = self.orphans, []
-            for file in [*self.files, *orphans]:
-                if not (file.close() or file.is_busy):
+            for file in [*self.files, *self.orphans]:
+                if not (file.close(end) or file.is_busy):
                     file.abandon()
                     self.has_leak = True
+            # What a signal handler interrupts is still among them.
+            self.orphans[:] = [f for f in self.orphans if f.is_open]
         del mark
 
     def close_orphans(self) -> None:
         """Close what nobody uses any more; what is in use, another time."""
-        orphans, self.orphans = self.orphans, []
-        for file in orphans:
-            with contextlib.suppress(sqlite3.Error, OSError, PDInputError):
-                file.forget_delivered()
-            if file.delivered or not file.close(pdpyras._Deadline(0)):
-                self.orphans.append(file)
+        if self.is_closing_orphans:  # In a transaction of one of them.
+            return
+        self.is_closing_orphans = True
+        try:
+            with patience(pdpyras._Deadline(0)):
+                for file in list(self.orphans):
+                    with contextlib.suppress(*_FILE_ERRORS):
+                        file.forget_delivered()
+                    if not file.delivered and file.close(_patience.deadline):
+                        self.orphans.remove(file)
+        finally:
+            self.is_closing_orphans = False
 
     def end(self) -> None:
         """Take with it nothing that others ought to know."""
         for file in [*self.files, *self.orphans]:
-            with contextlib.suppress(sqlite3.Error, OSError, PDInputError):
+            with contextlib.suppress(*_FILE_ERRORS):
                 file.forget_delivered()
         self.close()
 
@@ -389,8 +402,8 @@ def check_lock(path: str) -> None:
     """
     with _opened(path) as file:
         if not os.fstat(file.fileno()).st_size:
-            with contextlib.suppress(OSError):  # Room for File.remember.
-                file.write(b" " * NOTES_SIZE)
+            with contextlib.suppress(OSError):  # For File.save_delivered.
+                file.write(b" " * DELIVERED_SIZE)
 
 
 def _opened(path: str) -> Any:
@@ -516,6 +529,10 @@ class File:
     @property
     def is_busy(self) -> bool:
         return self._transaction is not None and bool(self._transaction())
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
 
     @property
     def has_begun(self) -> bool:
@@ -811,7 +828,7 @@ class File:
                 file.truncate(0)
                 file.write(text)
 
-    def recall(self, path: str) -> bool:
+    def load_delivered(self, path: str) -> bool:
         """Learn what was delivered, and is still in the file; is anything?
 
         :param path: of the sender's lock, which is held
@@ -819,21 +836,23 @@ class File:
         found = False
         with contextlib.suppress(OSError, ValueError):
             with open(path, "rb") as file:
-                notes = file.read(NOTES_SIZE).decode("ascii").split()
-            for token, row in zip(notes[::2], notes[1::2]):
-                self.delivered.setdefault(token, int(row))
+                words = file.read(DELIVERED_SIZE).decode("ascii").split()
+            for token, row in zip(words[::2], words[1::2]):
                 found = True
+                if int(row) < 2**63:  # No other can be in the file.
+                    self.delivered.setdefault(token, int(row))
         return found
 
-    def remember(self, path: str) -> None:
+    def save_delivered(self, path: str) -> None:
         """Note what was delivered, for the next sender, in another process.
 
         It is written over what is there already, so that it takes no room.
         """
-        notes = [f"{token} {row}" for token, row in self.delivered.items()]
-        while len("\n".join(notes)) > NOTES_SIZE:
-            del notes[0]
-        text = "\n".join(notes).ljust(NOTES_SIZE)
+        delivered = list(self.delivered.items())
+        lines = [f"{token} {row}" for token, row in delivered]
+        while len("\n".join(lines)) > DELIVERED_SIZE:
+            del lines[0]
+        text = "\n".join(lines).ljust(DELIVERED_SIZE)
         with contextlib.suppress(OSError):
             with _opened(path) as file:
                 file.write(text.encode("ascii"))

@@ -1162,6 +1162,16 @@ def test_a_stale_connection_behind_a_redirect(server, session, naps):
     assert [r.connection for r in server.requests] == [1, 1, 2, 3]
 
 
+def test_a_redirect_to_what_is_refused_was_not_done(server, session, naps):
+    headers = {"Location": "/users/P2", "Connection": "close"}
+    server.reply(307, headers=headers)
+    session.hooks["response"] = [lambda response, **_: server.refuse()]
+    session.max_network_attempts = 0
+    with pytest.raises(pdpyras.PDClientError, match="efused") as caught:
+        session.post("/users/P1", json=BODY)
+    assert "may or may not" not in str(caught.value)
+
+
 def test_a_stale_connection_is_met_once_in_a_call(server, session, naps):
     server.handler = named
     session.get("/users/P1")

@@ -816,6 +816,19 @@ def test_an_event_that_was_sent_without_its_outbox_is_0(run, api, tmp_path):
     assert "sent directly" in err
 
 
+def test_an_outbox_in_the_home_directory_has_a_status(
+    run, api, tmp_path, monkeypatch
+):
+    """The ~ comes from where no shell is, such as a unit of systemd."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PAGERDUTY_OUTBOX", "~/alerts.db")
+    api.handler = lambda request: wire.Answer(503)
+    assert run("trigger", "Full")[0] == 0
+    assert (tmp_path / "alerts.db").exists()
+    status, out, _ = run("outbox", "status")
+    assert (status, json.loads(out)["waiting"]) == (0, 1)
+
+
 def test_a_damaged_outbox_is_told_of_by_its_status(run, api, tmp_path):
     path = tmp_path / "alerts.db"
     path.write_bytes(b"SQLite format 3\0" + b"damaged " * 1000)

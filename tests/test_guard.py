@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+import types
 import warnings
 
 import pytest
@@ -478,7 +479,24 @@ def test_what_python_cannot_print_is_an_alert(make, events, sent):
     )
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+class Group(BaseException):
+    """As that of the package ``exceptiongroup``, before Python 3.11."""
+
+    def __init__(self, message, exceptions):
+        super().__init__(message)
+        self.exceptions = tuple(exceptions)
+
+
+@pytest.fixture
+def group(monkeypatch):
+    if sys.version_info >= (3, 11):
+        return builtins.BaseExceptionGroup
+    package = types.ModuleType("exceptiongroup")
+    package.BaseExceptionGroup = Group
+    monkeypatch.setitem(sys.modules, "exceptiongroup", package)
+    return Group
+
+
 @pytest.mark.parametrize(
     "parts, action",
     [
@@ -489,11 +507,12 @@ def test_what_python_cannot_print_is_an_alert(make, events, sent):
         ([SystemExit(1)], ["trigger"]),
     ],
 )
-def test_a_group_pages_somebody_if_one_of_it_does(parts, action, events, sent):
+def test_a_group_pages_somebody_if_one_of_it_does(
+    parts, action, group, events, sent
+):
     """Trio and anyio put Ctrl-C into one."""
-    kind = builtins.BaseExceptionGroup
-    with pytest.raises(kind), events.guard("s", "s"):
-        raise kind("outer", [kind("inner", parts)])
+    with pytest.raises(group), events.guard("s", "s"):
+        raise group("outer", [group("inner", parts)])
     assert actions(sent) == action
 
 

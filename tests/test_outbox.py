@@ -1190,7 +1190,15 @@ def test_a_deadline_is_shared_with_what_must_be_sent_first(alerts, api, path):
 
 @pytest.mark.parametrize(
     "notes",
-    [b"", b"x" * 9000, b"\xff" * 4096, b"token none", b"a 1 b", b"a 9" * 3],
+    [
+        b"",
+        b"x" * 9000,
+        b"\xff" * 4096,
+        b"token none",
+        b"a 1 b",
+        b"a 9" * 3,
+        b"a " + b"9" * 20,
+    ],
 )
 def test_notes_of_what_was_delivered_may_be_damaged(notes, alerts, api, path):
     fill(alerts, 2)
@@ -1207,15 +1215,15 @@ def test_notes_of_what_was_delivered_take_no_room(alerts, path):
     trigger(alerts, "k")
     file = alerts.outbox._file
     file.delivered.update((f"{n:016x}", n) for n in range(500))
-    file.remember(path + LOCK)
+    file.save_delivered(path + LOCK)
     assert os.path.getsize(path + LOCK) == 4096
     another = Outbox(path)._file
-    assert another.recall(path + LOCK)
+    assert another.load_delivered(path + LOCK)
     assert f"{499:016x}" in another.delivered
     assert set(another.delivered.items()) < set(file.delivered.items())
     file.delivered.clear()
-    file.remember(path + LOCK)
-    assert not Outbox(path)._file.recall(path + LOCK)
+    file.save_delivered(path + LOCK)
+    assert not Outbox(path)._file.load_delivered(path + LOCK)
 
 
 def test_an_outbox_that_is_dropped_waits_for_nobody(alerts, api, tmp_path):
@@ -1679,6 +1687,23 @@ def test_a_session_for_each_event_leaves_no_file_open(api, path):
             gc.collect()
     assert descriptors(os.path.realpath(path)) <= 2
     assert len(api.taken) == 20
+
+
+def test_who_lets_go_of_an_outbox_holds_up_no_other(alerts, api, tmp_path):
+    """Its file is in use, and it has delivered what it could not take out."""
+    other = str(tmp_path / "other.db")
+    events = session(api, other)
+    trigger(events, "first")
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        events.outbox._file.delivered["token"] = 1
+        del events
+        gc.collect()
+        with within(0.5):
+            assert len(alerts.outbox) == 0
+            trigger(alerts, "second")
+    trigger(alerts, "third")
+    assert pdpyras_outbox_store._process.orphans == []
 
 
 @may_fork
