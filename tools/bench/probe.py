@@ -3,10 +3,10 @@
 Usage: python probe.py (share | cpu | traced | resident | first URL)
            MODULE [DIR]
 
-Prints a number: processor time as a ratio to that of importing requests, or in
-seconds, bytes that Python has allocated, bytes of the process in memory, or
-(``first``) seconds of the processor that the first request of this process
-takes.
+Prints a number: processor time as a ratio to that of importing asyncio, which
+is of Python alone as well, or in seconds, bytes that Python has allocated,
+bytes of the process in memory, or (``first``) seconds of the processor that
+the first request of this process takes.
 """
 
 import gc
@@ -31,17 +31,12 @@ def cost_of_import(kind: str, module: str) -> float:
         import tracemalloc
 
         tracemalloc.start()
-    began = time.process_time()
     import requests  # noqa: F401
 
-    of_requests = time.process_time() - began
-    if kind in ("cpu", "share"):
-        # What requests has left behind is not for the module to clean up.
-        gc.collect()
-        began = time.process_time()
-        __import__(module)
-        seconds = time.process_time() - began
-        return seconds / of_requests if kind == "share" else seconds
+    if kind == "share":
+        return time_of_import(module) / time_of_import("asyncio")
+    if kind == "cpu":
+        return time_of_import(module)
     if kind == "traced":
         before = tracemalloc.get_traced_memory()[0]
         __import__(module)
@@ -49,6 +44,14 @@ def cost_of_import(kind: str, module: str) -> float:
     before = resident()
     __import__(module)
     return resident() - before
+
+
+def time_of_import(module: str) -> float:
+    """Seconds of the processor, without those for the garbage of others."""
+    gc.collect()
+    began = time.process_time()
+    __import__(module)
+    return time.process_time() - began
 
 
 def cost_of_first_request(url: str, name: str) -> float:
