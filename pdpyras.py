@@ -2963,14 +2963,12 @@ def _ambiguity_hint(error: PDHTTPError) -> str:
 
 def _proxy_hint(error: PDHTTPError) -> str:
     """Whose answer a 407 is: never the API's."""
-    progress = getattr(
-        getattr(error.response, "request", None), "_pdpyras_progress", None
-    )
     if error.status_code != 407:
         return ""
-    # A pickled error does not know which one it was.
-    proxy = " ".join(["proxy", getattr(progress, "proxy", "")]).strip()
-    return f"The {proxy} wants credentials."
+    request = getattr(error.response, "request", None)
+    progress = getattr(request, "_pdpyras_progress", None)
+    proxy = getattr(progress, "proxy", "")  # Not of a pickled error.
+    return f"The proxy{proxy and ' '}{proxy} wants credentials."
 
 
 _HINTS += [_endpoint_hint, _unknown_path_hint, _ambiguity_hint, _proxy_hint]
@@ -3814,7 +3812,7 @@ class _Progress:
     :ivar parts: that it had, if its iterator knew
     :ivar is_answered: something of an answer has come
     :ivar has_chunk: a part of a chunked body has come
-    :ivar proxy: by which it goes and where that is set, in words
+    :ivar route: the URL and the proxies with which it was last sent
     :ivar proxy_secrets: passwords of proxies, which a proxy's answer may quote
     :ivar is_in_hook: a hook is called, which may send a request itself
     :ivar hook_error: what a hook of the caller has raised
@@ -3834,7 +3832,7 @@ class _Progress:
     parts: Any = None
     is_answered = False
     has_chunk = False
-    proxy = ""
+    route: "Tuple[Any, Any]" = ("", None)
     proxy_secrets: "Collection[str]" = ()
     key = base_url = ""
     is_in_hook = False
@@ -3844,10 +3842,20 @@ class _Progress:
 
     def begin(self) -> None:
         """Forget the attempt before."""
-        self.is_reused = self.is_noted = False
-        self.is_sent = self.is_answered = self.has_chunk = False
+        self.begin_exchange()
+        self.is_noted = False
         self.has_read, self.parts = False, None
         self.hook_error = self.signal_error = None
+
+    def begin_exchange(self) -> None:
+        """Forget the request before, which was answered by a redirect."""
+        self.is_reused = False
+        self.is_sent = self.is_answered = self.has_chunk = False
+
+    @property
+    def proxy(self) -> str:
+        """By which it goes and where that is set, in words; "": by none."""
+        return _proxy_in_words(*self.route)
 
     def __reduce__(self) -> "Tuple[Any, ...]":
         return _Progress, ()  # A pickled answer needs nothing of it.
@@ -4061,12 +4069,12 @@ class _Attempts:
         :raises PDClientError: if the request must not be retried
         """
         is_late = self._deadline is not None and self._deadline.left() <= 0
-        is_sent = self._is_sent(error)
+        is_ambiguous = self._is_sent(error) and not self._is_idempotent
+        self._may_be_done |= is_ambiguous
         # Not api_key, which would ask a credential for another one.
         key = _hideable([self._session._api_key])
         _strip_error(error, self._handled, key)
         reason = self._reason(error, is_late)
-        self._may_be_done |= is_sent and not self._is_idempotent
         if is_late:
             text = self._past_deadline(reason)
             raise PDDeadlineError(text, self._last_response) from error
@@ -4075,7 +4083,6 @@ class _Attempts:
             raise PDClientError(
                 f"{self._endpoint}: {reason}", received
             ) from error
-        is_ambiguous = is_sent and not self._is_idempotent
         if is_ambiguous and not self._repeats_writes:
             raise PDClientError(
                 f"{self._endpoint}: {reason} {_MAY_BE_DONE} It is not "
@@ -7477,14 +7484,6 @@ def _socks_pool(theirs: Any) -> Any:
     return type(pool.__name__, (pool, theirs), {"ConnectionCls": kind})
 
 
-def _note_proxy(progress: _Progress, url: Any, proxies: Any) -> None:
-    """Tell an attempt by which proxy it goes, for messages."""
-    progress.proxy, progress.proxy_secrets = "", ()
-    if proxies:
-        progress.proxy = _proxy_in_words(url, proxies)
-        progress.proxy_secrets = _proxy_secrets(proxies)
-
-
 class _Adapter(_OldRequests):
     """Sends as HTTP says, within the bounds of the call.
 
@@ -7543,7 +7542,8 @@ class _Adapter(_OldRequests):
         if progress is None:  # Prepared by hand.
             progress = _Progress()
             _set_length_headers(request)
-        _note_proxy(progress, request.url, proxies)
+        progress.route = request.url, proxies
+        progress.proxy_secrets = _proxy_secrets(proxies) if proxies else ()
         options["timeout"] = _attempt_timeout(timeout, progress)
         handled = sys.exc_info()[1]
         try:
@@ -8052,8 +8052,7 @@ class _Transport(requests.Session):
         progress = _progress_of(response.request)
         if progress is not None:
             prepared_request._pdpyras_progress = progress  # type: ignore
-            progress.is_reused = progress.is_sent = False
-            progress.is_answered = False
+            progress.begin_exchange()
             # What ended one connection ends that of the redirect as well.
             progress.needs_new_connection = progress.met_stale_connection
         asked, target = response.request.url, prepared_request.url
