@@ -56,6 +56,7 @@ from pdpyras import (
     PDWarning,
 )
 from pdpyras_outbox_store import (
+    FILE_ERRORS,
     POLL_TIME,
     TABLE,
     BusyError,
@@ -103,9 +104,6 @@ MAX_FAILURES = 3
 
 # Times in a row that a flush waits out status 429.
 MAX_THROTTLED = 6
-
-# What a file that cannot be used raises.
-_FILE_ERRORS = (sqlite3.Error, OSError, PDInputError)
 
 # A moment after all that can be in a file.
 _NEVER = 2e11
@@ -603,7 +601,7 @@ class _Sender:
                     step = self.step(
                         choice, lambda _: _Limit(end - time.monotonic())
                     )
-            except _FILE_ERRORS:
+            except FILE_ERRORS:
                 return  # What cannot be read cannot be sent first.
             if step.outcome == "busy" and time.monotonic() < end:
                 wait(POLL_TIME)
@@ -927,17 +925,17 @@ class Outbox:
         try:
             sender.check_lock()
             kept = self._kept(sender, row)
-        except _FILE_ERRORS as error:
+        except FILE_ERRORS as error:
             return sender.send_directly(row, error)
         try:
             sender.send_own(kept.event)
-        except _FILE_ERRORS as error:
+        except FILE_ERRORS as error:
             sender.log.warning("%r: it is not sent now: %s", self, error)
         if sender.is_done_with(row) or not self._file.was_set_aside(kept):
             return None  # Else it waits, or somebody else has sent it.
         try:
             self._add(row)
-        except _FILE_ERRORS as error:
+        except FILE_ERRORS as error:
             return sender.send_directly(row, error)
         return None
 

@@ -47,7 +47,7 @@ __all__: List[str] = []
 _Result = TypeVar("_Result")
 
 # What a file that cannot be used raises.
-_FILE_ERRORS = (sqlite3.Error, OSError, PDInputError)
+FILE_ERRORS = (sqlite3.Error, OSError, PDInputError)
 
 
 # ---------------------------------------------------------------------------
@@ -197,7 +197,6 @@ class _Process:
         # What the garbage collector has found, with a connection to close.
         self.orphans: List[File] = []
         self.locks: Any = weakref.WeakSet()  # The files that hold them.
-        self.is_closing_orphans = False
         # Could a fork's child inherit a connection?
         self.has_leak = False
 
@@ -219,7 +218,6 @@ class _Process:
             file.close()  # The lock stays with the parent.
         self.locks.clear()
         files, self.orphans = [*self.files, *self.orphans], []
-        self.is_closing_orphans = False
         if self.has_leak or any(file.has_begun for file in files):
             # The thread is not here that was within SQLite, and may have
             # held locks of SQLite itself.
@@ -280,23 +278,17 @@ class _Process:
 
     def close_orphans(self) -> None:
         """Close what nobody uses any more; what is in use, another time."""
-        if self.is_closing_orphans:  # In a transaction of one of them.
-            return
-        self.is_closing_orphans = True
-        try:
-            with patience(pdpyras._Deadline(0)):
-                for file in list(self.orphans):
-                    with contextlib.suppress(*_FILE_ERRORS):
-                        file.forget_delivered()
-                    if not file.delivered and file.close(_patience.deadline):
-                        self.orphans.remove(file)
-        finally:
-            self.is_closing_orphans = False
+        with patience(pdpyras._Deadline(0)):
+            for file in list(self.orphans):
+                with contextlib.suppress(*FILE_ERRORS):
+                    file.forget_delivered()
+                if not file.delivered and file.close(_patience.deadline):
+                    self.orphans.remove(file)
 
     def end(self) -> None:
         """Take with it nothing that others ought to know."""
         for file in [*self.files, *self.orphans]:
-            with contextlib.suppress(*_FILE_ERRORS):
+            with contextlib.suppress(*FILE_ERRORS):
                 file.forget_delivered()
         self.close()
 
@@ -542,7 +534,7 @@ class File:
     def __del__(self) -> None:
         # The garbage collector may run within any call, and must not wait.
         # The next transaction closes the connection.
-        if self._connection is not None:
+        if self.is_open:
             _process.orphans.append(self)
 
     # -- Transactions -------------------------------------------------------
@@ -592,7 +584,8 @@ class File:
         with _process.held():
             if self.is_busy:  # This is a signal handler.
                 raise BusyError("a transaction is going on")
-            _process.close_orphans()
+            if self not in _process.orphans:  # Nor is it to be closed itself.
+                _process.close_orphans()
             mark = {1}  # There are weak references to a set.
             try:
                 self._transaction = weakref.ref(mark)
