@@ -1,6 +1,5 @@
 """Answers: each the right one, whole, once, and no larger than allowed."""
 
-import contextlib
 import copy
 import gzip
 import http.client
@@ -1110,45 +1109,28 @@ def test_a_stale_connection_is_replaced_at_once(
     assert "Retry 1 of 3 in 0 s" in caplog.text
 
 
-@pytest.fixture(params=["http", "https"])
-def hasty(request, trust):
-    """The URL of a server that answers 413 before the body has come."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
-    sock.listen(5)
-    if request.param == "https":
-        sock = trust.context.wrap_socket(sock, server_side=True)
-    answers = []
+class Hasty(wire.Server):
+    """Answers before the body has come, and does not wait for it."""
 
-    def serve():
-        with contextlib.suppress(OSError):
-            while True:
-                link, _ = sock.accept()
-                with link, link.makefile("rb") as stream:
-                    while stream.readline().strip():
-                        pass
-                    link.sendall(
-                        b"HTTP/1.1 413 Payload Too Large\r\n"
-                        b"Connection: close\r\nContent-Length: 0\r\n\r\n"
-                    )
-                    answers.append(link)
-                    pdpyras.time.sleep(0.1)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    with sock:
-        yield f"{request.param}://127.0.0.1:{sock.getsockname()[1]}", answers
-        sock.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    def _exchange(self, link):
+        request = link.head()
+        if request is not None:
+            self.requests.append(request)
+            answer = wire.Answer(413)
+            link.sock.sendall(b"".join(answer.parts("PUT", close=True)))
+            pdpyras.time.sleep(0.1)
+        return False
 
 
-def test_an_answer_before_the_body_was_read(hasty, session, trust):
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_an_answer_before_the_body_was_read(is_secure, session, trust):
     """What breaks then is the pipe, and not the answer."""
-    session.url, answers = hasty
-    session.verify = trust.ca_file
     body = {"incidents": [{"id": "P1", "title": "x" * 8_000_000}]}
-    assert session.put("/incidents", json=body).status_code == 413
-    assert len(answers) == 1
+    with Hasty(tls=trust if is_secure else None) as server:
+        session.url = server.url
+        session.verify = trust.ca_file
+        assert session.put("/incidents", json=body).status_code == 413
+        assert len(server.requests) == 1
 
 
 def test_a_stale_connection_behind_a_redirect(server, session, naps):

@@ -5,7 +5,6 @@ and ``client_dedup_keys`` are for those who would rather not, or who want
 every alert once.
 """
 
-import contextlib
 import re
 import socket
 import sys
@@ -265,6 +264,19 @@ def test_a_certificate_that_does_not_verify_is_no_retry(trust, careful, naps):
         assert naps == [] and server.requests == []
 
 
+class Alerting(wire.Listener):
+    """Ends each handshake with this alert of TLS."""
+
+    def __init__(self, code):
+        self.alert = b"\x15\x03\x01\x00\x02\x02%c" % code
+        super().__init__()
+
+    def _serve(self, link):
+        link.sock.recv(5)
+        link.sock.sendall(self.alert)
+        link.hang_up()
+
+
 @pytest.mark.parametrize(
     "code, is_final",
     [
@@ -277,30 +289,11 @@ def test_a_certificate_that_does_not_verify_is_no_retry(trust, careful, naps):
 )
 def test_which_tls_alerts_are_not_retried(code, is_final, careful, naps):
     """A certificate of the client is refused or missing; an old TLS."""
-    calls = []
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(5)
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    link, _ = sock.accept()
-                    with link:
-                        calls.append(link.recv(5))
-                        link.sendall(b"\x15\x03\x01\x00\x02\x02%c" % code)
-                        link.shutdown(socket.SHUT_WR)
-                        while link.recv(1000):
-                            pass
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        careful.url = f"https://127.0.0.1:{sock.getsockname()[1]}"
+    with Alerting(code) as server:
+        careful.url = f"https://127.0.0.1:{server.port}"
         with pytest.raises(pdpyras.PDClientError, match="SSL"):
             careful.get("users")
-        sock.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    assert len(calls) == (1 if is_final else 4)
+        assert server.connections == (1 if is_final else 4)
     assert bool(naps) is not is_final
 
 
